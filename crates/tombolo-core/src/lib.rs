@@ -1,0 +1,19 @@
+//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seam `Invoke`. No I/O and no async runtime.
+
+pub mod budget;
+pub mod code;
+pub mod digest;
+pub mod event;
+pub mod failure;
+pub mod header;
+pub mod invoke;
+pub mod name;
+pub mod trace;
+
+pub use budget::{Budget, Limit};
+pub use code::Code;
+pub use digest::Digest;
+pub use failure::{Blame, Failure};
+pub use invoke::{Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
+pub use name::{FunctionId, Name};
+pub use trace::TraceContext;

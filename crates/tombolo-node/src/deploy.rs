@@ -1,0 +1,247 @@
+//! Deploys an app: every function loaded before anything of the old release is touched, then taken over without losing a request.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinError, JoinSet};
+use tombolo_core::{Code, FunctionId, Name};
+use tombolo_manifest::Function;
+use tombolo_runtime::{FunctionSpec, LoadError, LoadedFunction, Runtime};
+use tombolo_triggers::http::{RouteConflict, RouteEntry, Routes};
+
+use crate::app::{App, AppSource};
+use crate::secrets::{SecretError, Secrets};
+
+/// Why an app was not deployed. What ran before goes on running.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    #[error("the app's folder {folder} cannot be used")]
+    Folder {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the component of function `{function}` is missing: {path}")]
+    ComponentMissing { function: Name, path: PathBuf },
+    #[error("the component of function `{function}` cannot be read: {path}")]
+    ComponentRead {
+        function: Name,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("function `{function}` cannot have a secret that it was granted")]
+    Secret {
+        function: Name,
+        #[source]
+        source: SecretError,
+    },
+    #[error("function `{function}` cannot be loaded")]
+    Load {
+        function: Name,
+        #[source]
+        source: LoadError,
+    },
+    #[error("the routes of the app cannot be added")]
+    Routes(#[from] RouteConflict),
+    #[error("loading was cut short")]
+    Interrupted(#[from] JoinError),
+}
+
+impl DeployError {
+    /// The error's place in the one table of codes.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Folder { .. } | Self::ComponentRead { .. } => Code::Io,
+            Self::ComponentMissing { .. } => Code::ComponentMissing,
+            Self::Secret { source, .. } => source.code(),
+            Self::Load { source, .. } => source.code(),
+            Self::Routes(_) => Code::ManifestValue,
+            Self::Interrupted(_) => Code::HostError,
+        }
+    }
+}
+
+/// What is deployed now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployed {
+    pub app: Name,
+    pub version: String,
+    pub functions: Vec<FunctionId>,
+    /// How many triggers lead to them.
+    pub triggers: usize,
+}
+
+/// One app that runs here.
+struct Release {
+    app: Arc<App>,
+    functions: Vec<LoadedFunction>,
+}
+
+/// The apps of a node, and how a new release gets there.
+pub(crate) struct Apps {
+    pub(crate) runtime: Runtime,
+    secrets: Secrets,
+    /// How many functions are compiled at once.
+    cores: usize,
+    releases: RwLock<BTreeMap<Name, Release>>,
+    routes: watch::Sender<Arc<Routes>>,
+    /// One deployment at a time: routes of two could conflict with each other unseen.
+    deploying: Mutex<()>,
+}
+
+impl Apps {
+    pub(crate) fn new(runtime: Runtime, secrets: Secrets, cores: usize) -> Self {
+        Self {
+            runtime,
+            secrets,
+            cores,
+            releases: RwLock::default(),
+            routes: watch::Sender::new(Arc::new(Routes::default())),
+            deploying: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn routes(&self) -> watch::Receiver<Arc<Routes>> {
+        self.routes.subscribe()
+    }
+
+    /// Every app, by name.
+    pub(crate) fn list(&self) -> Vec<Arc<App>> {
+        let releases = self.releases.read().unwrap_or_else(PoisonError::into_inner);
+        releases
+            .values()
+            .map(|release| release.app.clone())
+            .collect()
+    }
+
+    /// The app of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<App>> {
+        self.list()
+            .into_iter()
+            .find(|app| app.name().as_str() == name)
+    }
+
+    pub(crate) async fn deploy(
+        self: &Arc<Self>,
+        source: AppSource,
+    ) -> Result<Deployed, DeployError> {
+        let _only_one = self.deploying.lock().await;
+        let folder = source.folder.clone();
+        let app = App::resolve(source).map_err(|source| DeployError::Folder { folder, source })?;
+        let app = Arc::new(app);
+        let functions = self.load_all(&app).await?;
+        let routes = self.routes_with(&app)?;
+        let deployed = Deployed {
+            app: app.name().clone(),
+            version: app.manifest.app.version.to_string(),
+            functions: app
+                .functions()
+                .keys()
+                .map(|function| app.id(function))
+                .collect(),
+            triggers: app.manifest.triggers.http.len(),
+        };
+        self.take_over(app, functions, routes);
+        tracing::info!(app = %deployed.app, version = %deployed.version, "app deployed");
+        Ok(deployed)
+    }
+
+    /// Swaps releases. Until the routes are swapped too, a request may still be led to a function
+    /// that the new release does not have; so these leave last.
+    fn take_over(&self, app: Arc<App>, functions: Vec<LoadedFunction>, routes: Routes) {
+        let name = app.name().clone();
+        let mut releases = self
+            .releases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut both = functions.clone();
+        if let Some(old) = releases.get(&name) {
+            let gone = |old: &&LoadedFunction| functions.iter().all(|new| new.id() != old.id());
+            both.extend(old.functions.iter().filter(gone).cloned());
+        }
+        self.runtime.install(&name, both);
+        self.routes.send_replace(Arc::new(routes));
+        self.runtime.install(&name, functions.clone());
+        releases.insert(name, Release { app, functions });
+    }
+
+    /// The routes of the node with this app's in place of those of its old release.
+    fn routes_with(&self, app: &App) -> Result<Routes, RouteConflict> {
+        let others = self.list();
+        let others = others.iter().filter(|other| other.name() != app.name());
+        let entries: Vec<RouteEntry> = others
+            .flat_map(|other| other.routes())
+            .chain(app.routes())
+            .collect();
+        Routes::new(entries)
+    }
+
+    /// Loads every function of an app, as many at once as there are cores; the first error ends it.
+    async fn load_all(
+        self: &Arc<Self>,
+        app: &Arc<App>,
+    ) -> Result<Vec<LoadedFunction>, DeployError> {
+        let mut waiting = app.functions().keys().cloned();
+        let mut loading = JoinSet::new();
+        let mut loaded = Vec::new();
+        loop {
+            while loading.len() < self.cores
+                && let Some(function) = waiting.next()
+            {
+                let (apps, app) = (self.clone(), app.clone());
+                loading.spawn_blocking(move || apps.load(&app, function));
+            }
+            match loading.join_next().await {
+                Some(result) => loaded.push(result??),
+                None => return Ok(loaded),
+            }
+        }
+    }
+
+    /// Reads and loads one function; blocks.
+    fn load(&self, app: &App, name: Name) -> Result<LoadedFunction, DeployError> {
+        let Some(function) = app.functions().get(&name) else {
+            let path = app.folder.clone();
+            return Err(DeployError::ComponentMissing {
+                function: name,
+                path,
+            });
+        };
+        let spec = FunctionSpec {
+            id: app.id(&name),
+            component: read_component(&name, function)?,
+            secrets: self
+                .secrets
+                .read(&function.grants.secrets)
+                .map_err(|source| DeployError::Secret {
+                    function: name.clone(),
+                    source,
+                })?,
+            function: function.clone(),
+        };
+        self.runtime.load(spec).map_err(|source| DeployError::Load {
+            function: name,
+            source,
+        })
+    }
+}
+
+fn read_component(name: &Name, function: &Function) -> Result<Vec<u8>, DeployError> {
+    let path = &function.component;
+    std::fs::read(path).map_err(|source| {
+        let (function, path) = (name.clone(), path.clone());
+        if source.kind() == io::ErrorKind::NotFound {
+            DeployError::ComponentMissing { function, path }
+        } else {
+            DeployError::ComponentRead {
+                function,
+                path,
+                source,
+            }
+        }
+    })
+}

@@ -1,0 +1,403 @@
+//! Builds a node from its config, and runs it from readiness to the last flush.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tombolo_api::Address;
+use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name};
+use tombolo_manifest::{NodeConfig, RuntimeConfig};
+use tombolo_runtime::{Runtime, RuntimeOptions};
+use tombolo_store::Store;
+use tombolo_telemetry::{Telemetry, TelemetryOptions, TelemetryService};
+use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
+
+use crate::address::AddressFile;
+use crate::admin::AdminServer;
+use crate::app::AppSource;
+use crate::control::Control;
+use crate::deploy::{Apps, DeployError, Deployed};
+use crate::dispatcher::Dispatcher;
+use crate::secrets::Secrets;
+use crate::token::Token;
+
+/// What a node is made from.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    pub config: NodeConfig,
+    /// The apps to deploy at the start.
+    pub apps: Vec<AppSource>,
+    /// Whether answers carry backtraces and timings.
+    pub dev: bool,
+}
+
+/// Why a node did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store cannot be opened")]
+    Store(#[from] tombolo_store::OpenError),
+    #[error("telemetry cannot be started")]
+    Telemetry(#[from] tombolo_telemetry::StartError),
+    #[error("the runtime cannot be started")]
+    Runtime(#[from] tombolo_runtime::StartError),
+    #[error("the HTTP listener cannot be started")]
+    Http(#[from] BindError),
+    #[error("the admin listener cannot listen on {address}")]
+    Admin {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the token of the API cannot be made")]
+    Token(#[source] io::Error),
+    #[error("the address of the API cannot be written into the store folder")]
+    Address(#[source] io::Error),
+    #[error("the app `{app}` cannot be deployed")]
+    Deploy {
+        app: Name,
+        #[source]
+        source: DeployError,
+    },
+    #[error("the start was cut short")]
+    Interrupted(#[from] JoinError),
+}
+
+impl StartError {
+    /// The error's place in the one table of codes.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Telemetry(_) => Code::NodeConfig,
+            Self::Runtime(_) | Self::Interrupted(_) => Code::HostError,
+            Self::Http(error) => error.code(),
+            Self::Admin { .. } => Code::AddressInUse,
+            Self::Token(_) | Self::Address(_) => Code::Io,
+            Self::Deploy { source, .. } => source.code(),
+        }
+    }
+}
+
+/// Why a node stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the HTTP listeners failed")]
+    Http(#[from] ServiceError),
+    #[error("a part of the node ended unexpectedly")]
+    Part(#[from] JoinError),
+}
+
+/// A node that is ready to run. It can be used like its [`NodeHandle`] before.
+pub struct Node {
+    handle: NodeHandle,
+    store: Store,
+    telemetry: Telemetry,
+    telemetry_service: TelemetryService,
+    http: Option<HttpService>,
+    admin: AdminServer,
+    drain_timeout: Duration,
+    control: Arc<Control>,
+    /// Removed when the node is gone.
+    address: AddressFile,
+}
+
+/// What can be asked of a node while it runs; a clone is cheap and means the same node.
+#[derive(Clone)]
+pub struct NodeHandle {
+    apps: Arc<Apps>,
+    dispatcher: Arc<Dispatcher>,
+    http: Arc<[SocketAddr]>,
+    admin: SocketAddr,
+}
+
+impl Deref for Node {
+    type Target = NodeHandle;
+
+    fn deref(&self) -> &NodeHandle {
+        &self.handle
+    }
+}
+
+impl NodeHandle {
+    /// Where functions are served; empty when the config names no listener.
+    pub fn http_addrs(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// Where health, metrics and the API are served.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Deploys an app, or a new release of one. Requests that run finish on the old release; none is lost.
+    ///
+    /// # Errors
+    /// Something of the app cannot be used. What ran before goes on running.
+    pub async fn deploy(&self, app: AppSource) -> Result<Deployed, DeployError> {
+        self.apps.deploy(app).await
+    }
+
+    /// Runs a function for one request.
+    pub fn invoke(&self, call: Call) -> InvokeFuture {
+        self.dispatcher.invoke(call)
+    }
+}
+
+impl Node {
+    /// Opens the store, binds the listeners and deploys the apps. Clients that connect wait until the node runs.
+    ///
+    /// # Errors
+    /// A part cannot start, or an app cannot be deployed.
+    pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
+        let NodeOptions {
+            config,
+            apps: sources,
+            dev,
+        } = options;
+        let telemetry_options = TelemetryOptions {
+            otlp: config.telemetry.otlp.clone(),
+            sample_ratio: config.telemetry.sample_ratio,
+        };
+        let (telemetry, telemetry_service) =
+            Telemetry::start(&telemetry_options, config.name.as_str())?;
+        let (store, runtime) = open(&config, &telemetry).await?;
+        let server = bind(&config)?;
+        let admin = bind_admin(config.admin.listen).await?;
+        let dispatcher = Arc::new(Dispatcher::new(runtime.clone()));
+        let weak: Weak<Dispatcher> = Arc::downgrade(&dispatcher);
+        runtime.connect(weak);
+        let secrets = Secrets {
+            folder: config.secrets.clone(),
+        };
+        let apps = Arc::new(Apps::new(runtime, secrets, cores(&config)));
+        for source in sources {
+            let app = source.manifest.app.name.clone();
+            let deployed = apps.deploy(source).await;
+            deployed.map_err(|source| StartError::Deploy { app, source })?;
+        }
+        let addresses = server.as_ref().map(HttpServer::local_addrs);
+        let handle = NodeHandle {
+            apps,
+            dispatcher,
+            http: addresses.unwrap_or_default().into(),
+            admin: admin.address,
+        };
+        let token = Token::generate().map_err(StartError::Token)?;
+        let address = write_address(&config, admin.address, &token)?;
+        Ok(Self {
+            control: control(&config, &handle, &telemetry, token, dev),
+            http: server.map(|server| service(server, &config, &handle, &telemetry, dev)),
+            handle,
+            store,
+            telemetry,
+            telemetry_service,
+            admin,
+            drain_timeout: config.http.drain_timeout,
+            address,
+        })
+    }
+
+    /// What can be asked of the node while it runs.
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// The telemetry of the node.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Serves until `shutdown`, then drains. What was accepted is answered, what was written is on disk.
+    ///
+    /// # Errors
+    /// A part of the node failed; everything else was drained all the same.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Self {
+            handle,
+            store,
+            telemetry: _,
+            telemetry_service,
+            http,
+            admin,
+            drain_timeout,
+            control,
+            address,
+        } = self;
+        let stop_http = CancellationToken::new();
+        let stop_telemetry = CancellationToken::new();
+        control.ready.store(true, Ordering::Release);
+        let telemetry_task = tokio::spawn(telemetry_service.run(stop_telemetry.clone()));
+        let admin_task = tokio::spawn(admin.run(control.clone(), drain_timeout));
+        let resting = rest(handle.apps.clone());
+        let resting = tokio::spawn(stop_http.clone().run_until_cancelled_owned(resting));
+        let serving = serve(http, stop_http.clone());
+        tokio::pin!(serving);
+        tracing::info!(http = ?handle.http_addrs(), admin = %handle.admin_addr(), "node ready");
+
+        let early = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = &mut serving => Some(ended),
+        };
+        tracing::info!("node drains");
+        control.ready.store(false, Ordering::Release);
+        stop_http.cancel();
+        let http_ended = match early {
+            Some(ended) => ended,
+            None => serving.await,
+        };
+        let rest_ended = resting.await;
+        control.shutdown.cancel();
+        let admin_ended = admin_task.await;
+        handle.apps.runtime.drain().await;
+        stop_telemetry.cancel();
+        let telemetry_ended = telemetry_task.await;
+        store.close().await;
+        drop(address);
+        http_ended?;
+        rest_ended?;
+        admin_ended?;
+        telemetry_ended?;
+        Ok(())
+    }
+}
+
+/// Runs the HTTP listeners, which have threads of their own; without any, waits.
+async fn serve(http: Option<HttpService>, stop: CancellationToken) -> Result<(), RunError> {
+    match http {
+        Some(service) => Ok(tokio::task::spawn_blocking(move || service.run(&stop)).await??),
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
+}
+
+/// How often functions are looked at for whether they rest.
+const REST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lets functions that are not used go from memory.
+async fn rest(apps: Arc<Apps>) {
+    loop {
+        tokio::time::sleep(REST_INTERVAL).await;
+        apps.runtime.rest();
+    }
+}
+
+/// Opens the store and starts the runtime, both of which block.
+async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runtime), StartError> {
+    let folder = config.store.clone();
+    let RuntimeConfig {
+        concurrency,
+        waiting,
+        memory_bytes_max,
+        pooling,
+        idle_after,
+        ..
+    } = config.runtime;
+    let options = RuntimeOptions {
+        folder: folder.clone(),
+        threads: cores(config),
+        concurrency,
+        waiting,
+        pooling,
+        memory_bytes_max,
+        idle_after,
+    };
+    let telemetry = telemetry.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&folder)?;
+        let runtime = Runtime::start(&options, store.clone(), telemetry)?;
+        Ok::<_, StartError>((store, runtime))
+    });
+    opened.await?
+}
+
+/// The HTTP listeners, when the config names any.
+fn bind(config: &NodeConfig) -> Result<Option<HttpServer>, BindError> {
+    if config.http.listen.is_empty() {
+        return Ok(None);
+    }
+    HttpServer::bind(&config.http).map(Some)
+}
+
+/// The cores that serve requests: the config's, else all that the machine offers.
+fn cores(config: &NodeConfig) -> usize {
+    let available = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    config
+        .runtime
+        .cores
+        .map_or_else(available, |cores| usize::try_from(cores).unwrap_or(1))
+}
+
+async fn bind_admin(address: SocketAddr) -> Result<AdminServer, StartError> {
+    let bound = AdminServer::bind(address).await;
+    bound.map_err(|source| StartError::Admin { address, source })
+}
+
+fn write_address(
+    config: &NodeConfig,
+    admin: SocketAddr,
+    token: &Token,
+) -> Result<AddressFile, StartError> {
+    let address = Address {
+        admin: format!("http://{admin}"),
+        token: token.as_str().to_owned(),
+        pid: std::process::id(),
+    };
+    AddressFile::write(&config.store, &address).map_err(StartError::Address)
+}
+
+fn service(
+    server: HttpServer,
+    config: &NodeConfig,
+    handle: &NodeHandle,
+    telemetry: &Telemetry,
+    dev: bool,
+) -> HttpService {
+    HttpService {
+        server,
+        routes: handle.apps.routes(),
+        invoke: handle.dispatcher.clone(),
+        telemetry: telemetry.clone(),
+        node: config.name.clone(),
+        tier: config.tier,
+        verbose: dev,
+        cores: cores(config),
+    }
+}
+
+fn control(
+    config: &NodeConfig,
+    handle: &NodeHandle,
+    telemetry: &Telemetry,
+    token: Token,
+    dev: bool,
+) -> Arc<Control> {
+    Arc::new(Control {
+        node: describe(config, handle, dev),
+        token,
+        apps: handle.apps.clone(),
+        invoke: handle.dispatcher.clone(),
+        telemetry: telemetry.clone(),
+        ready: AtomicBool::new(false),
+        shutdown: CancellationToken::new(),
+    })
+}
+
+fn describe(config: &NodeConfig, handle: &NodeHandle, dev: bool) -> tombolo_api::Node {
+    tombolo_api::Node {
+        name: config.name.clone(),
+        tier: config.tier.to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        dev,
+        http: handle.http_addrs().to_vec(),
+        admin: handle.admin_addr(),
+    }
+}

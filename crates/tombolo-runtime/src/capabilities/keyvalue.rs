@@ -1,0 +1,53 @@
+//! What all key-value interfaces share: stores by grant, and pages of keys.
+
+use tombolo_core::Name;
+use tombolo_store::{KeyValue, StoreError};
+
+use crate::state::State;
+
+/// An opened store, behind the `bucket` or `store` resource of an interface.
+pub struct Bucket(pub(super) KeyValue);
+
+/// Keys in one page of a listing.
+pub(super) const PAGE_KEYS_MAX: usize = 1000;
+/// Keys of a listing that has no pages.
+const ALL_KEYS_MAX: usize = 100_000;
+
+impl State {
+    /// The granted store of this name; `None` when the manifest does not grant it.
+    pub(super) fn granted_store(&self, name: &str) -> Option<Bucket> {
+        let name: Name = name.parse().ok()?;
+        self.function.key_values.get(&name).cloned().map(Bucket)
+    }
+}
+
+impl Bucket {
+    /// Every key of the store, for interfaces without pages.
+    pub(super) fn all_keys(&self) -> Result<Vec<String>, String> {
+        let mut keys: Vec<String> = Vec::new();
+        loop {
+            let page = self
+                .0
+                .keys(keys.last().map(String::as_str), PAGE_KEYS_MAX)
+                .map_err(text)?;
+            let last = page.len() < PAGE_KEYS_MAX;
+            keys.extend(page);
+            if last {
+                return Ok(keys);
+            }
+            if keys.len() >= ALL_KEYS_MAX {
+                return Err(format!(
+                    "the store has more than {ALL_KEYS_MAX} keys; list them by an interface with pages"
+                ));
+            }
+        }
+    }
+}
+
+/// The error as a guest sees it, with its cause.
+pub(super) fn text(error: StoreError) -> String {
+    match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

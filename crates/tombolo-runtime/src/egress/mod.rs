@@ -1,0 +1,186 @@
+//! What leaves a function by `wasi:http`: calls of other functions stay in process, everything else goes through the policy.
+
+mod client;
+mod idle;
+mod policy;
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use http::header::{HOST, HeaderValue};
+use http::{HeaderName, Request};
+use http_body_util::{BodyExt as _, Full};
+use tombolo_core::invoke::HOPS_MAX;
+use tombolo_core::{
+    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, TraceContext,
+    header,
+};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks,
+};
+
+pub(crate) use client::{Client, Machine};
+
+use crate::function::Grants;
+
+/// The domain under which functions are called by name.
+const FUNCTION_DOMAIN: &str = ".fn.tombolo.internal";
+
+/// What an invocation passes on to the calls it makes.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) function: FunctionId,
+    pub(crate) trace: TraceContext,
+    pub(crate) request_id: String,
+    pub(crate) deadline: Instant,
+    pub(crate) hops: u8,
+    pub(crate) client: Option<IpAddr>,
+}
+
+/// The hooks of one instance.
+pub(crate) struct Egress {
+    pub(crate) caller: Caller,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) http: Client,
+    pub(crate) dispatcher: Option<Weak<dyn Invoke>>,
+}
+
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
+
+impl WasiHttpHooks for Egress {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        header::strip_reserved(request.headers_mut());
+        if !request.headers().contains_key(header::TRACEPARENT)
+            && let Ok(value) = HeaderValue::from_str(&self.caller.trace.to_string())
+        {
+            request.headers_mut().insert(header::TRACEPARENT, value);
+        }
+        let host = request
+            .uri()
+            .host()
+            .map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+        if let Some(name) = host
+            .as_deref()
+            .and_then(|host| host.strip_suffix(FUNCTION_DOMAIN))
+        {
+            let call = self.call(name, request);
+            return Box::new(async move {
+                let response = call?.await.unwrap_or_else(|failure| refusal(&failure));
+                let done: Box<dyn Future<Output = _> + Send> = Box::new(async { Ok(()) });
+                Ok((response, done))
+            });
+        }
+        let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
+        Box::new(async move { client.send(request, options, &grants.http).await })
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Failure>> + Send>>;
+
+impl Egress {
+    /// A call of another function: `<function>` of the same app, or `<function>.<app>` by grant.
+    fn call(&self, name: &str, mut request: Request<WasiBody>) -> Result<Answer, Error> {
+        let function = self.callee(name)?;
+        let dispatcher = self.dispatcher.as_ref().and_then(Weak::upgrade);
+        let dispatcher = dispatcher.ok_or(Error::DestinationUnavailable)?;
+        let caller = self.caller.clone();
+        if caller.hops >= HOPS_MAX {
+            let detail = format!("{HOPS_MAX} functions have called one another for this request");
+            let failure = Failure::new(Code::Loop, Blame::Caller, detail);
+            return Ok(Box::pin(async move { Err(failure) }));
+        }
+        if let Some(authority) = request.uri().authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        if let Ok(id) = HeaderValue::from_str(&caller.request_id) {
+            request.headers_mut().insert(header::REQUEST_ID, id);
+        }
+        let call = Call {
+            function,
+            request: request.map(|body| body.map_err(into_body_error).boxed_unsync()),
+            context: CallContext {
+                trace: caller.trace,
+                request_id: caller.request_id,
+                deadline: Some(caller.deadline),
+                hops: caller.hops + 1,
+                client: caller.client,
+            },
+        };
+        Ok(Box::pin(async move {
+            let response = dispatcher.invoke(call).await?;
+            Ok(response.map(|body| body.map_err(from_body_error).boxed_unsync()))
+        }))
+    }
+
+    fn callee(&self, name: &str) -> Result<FunctionId, Error> {
+        let own = &self.caller.function.app;
+        let (function, app) = name.split_once('.').unwrap_or((name, own.as_str()));
+        let parse = |text: &str| {
+            text.parse::<Name>()
+                .map_err(|_| Error::HttpRequestUriInvalid)
+        };
+        let callee = FunctionId {
+            app: parse(app)?,
+            function: parse(function)?,
+        };
+        if callee.app != *own && !self.grants.functions.contains(&callee) {
+            tracing::warn!(caller = %self.caller.function, %callee, "a call of another app's function was refused");
+            return Err(Error::HttpRequestDenied);
+        }
+        Ok(callee)
+    }
+}
+
+/// The answer that a caller outside the process would see.
+fn refusal(failure: &Failure) -> http::Response<WasiBody> {
+    let body = Full::from(failure.problem_json("", false))
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut response = http::Response::new(body);
+    *response.status_mut() = failure.code.http_status();
+    let headers = response.headers_mut();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(after) = failure.retry_after {
+        headers.insert(
+            http::header::RETRY_AFTER,
+            HeaderValue::from(after.as_secs().max(1)),
+        );
+    }
+    response
+}
+
+/// How a failing body of a request or response appears to the guest that reads it.
+pub(crate) fn from_body_error(error: BodyError) -> Error {
+    match error {
+        BodyError::TooLong { bound_bytes } => Error::HttpRequestBodySize(Some(bound_bytes)),
+        BodyError::Failure(_) => Error::HttpResponseIncomplete,
+        BodyError::Cut(_) => Error::ConnectionTerminated,
+    }
+}
+
+/// How a body that a guest ended early appears to who reads it.
+pub(crate) fn into_body_error(error: Error) -> BodyError {
+    BodyError::Cut(error.to_string().into())
+}

@@ -1,0 +1,149 @@
+//! What a component may import: checked when it is loaded, with the line of the manifest that would allow what is missing.
+
+use std::borrow::Cow;
+
+use tombolo_core::Code;
+use tombolo_manifest::Isolation;
+use wasmtime::component::Component;
+
+use crate::code_cache::CodeError;
+use crate::engine::EngineError;
+use crate::function::Function;
+use crate::linker::Linkers;
+use crate::world::{Outline, World};
+
+/// Why a function cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the file is not a WebAssembly component")]
+    NotComponent,
+    #[error("the text is not WebAssembly: {0}")]
+    Text(String),
+    #[error(
+        "the file is a core module, not a component; `tombolo run` runs commands of WASI preview 1"
+    )]
+    Module,
+    #[error("the component is a command ({0}), not a function; `tombolo run` runs it")]
+    Command(World),
+    #[error(
+        "the component exports neither `wasi:http/incoming-handler@0.2` nor `wasi:http/handler@0.3`"
+    )]
+    HandlerMissing,
+    #[error("the component imports `{import}`, which this host does not have")]
+    ImportUnknown { import: String },
+    #[error(
+        "the component imports `{import}`, and the manifest grants no {what}; `{line}` would allow it"
+    )]
+    ImportNotGranted {
+        import: String,
+        what: &'static str,
+        line: &'static str,
+    },
+    #[error("`isolation = \"concurrent\"` needs a component of wasi:http 0.3, this one is of {0}")]
+    IsolationUnsupported(World),
+    #[error("the component does not fit the host's interfaces: {0}")]
+    Link(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl LoadError {
+    /// The error code under which `explain` tells more.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotComponent | Self::Module | Self::Text(_) => Code::ComponentInvalid,
+            Self::Command(_) | Self::HandlerMissing => Code::HandlerMissing,
+            Self::ImportUnknown { .. } | Self::Link(_) => Code::ImportUnknown,
+            Self::ImportNotGranted { .. } => Code::ImportNotGranted,
+            Self::IsolationUnsupported(_) => Code::IsolationUnsupported,
+            Self::Code(CodeError::Io { .. } | CodeError::Source(_)) => Code::Io,
+            Self::Code(CodeError::Compile(_)) => Code::CompileFailed,
+            Self::Engine(_) => Code::HostError,
+        }
+    }
+}
+
+/// The binary form; the text form of WebAssembly is taken as well.
+pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
+    wat::parse_bytes(bytes).map_err(|error| LoadError::Text(error.to_string()))
+}
+
+/// Interfaces that show something only by grant, the grant, and the line that gives it.
+const BY_GRANT: &[(&str, &str, &str)] = &[
+    (
+        "wasi:keyvalue/",
+        "key-value store",
+        "grants = { keyvalue = [\"NAME\"] }",
+    ),
+    (
+        "fermyon:spin/key-value",
+        "key-value store",
+        "grants = { keyvalue = [\"NAME\"] }",
+    ),
+    (
+        "spin:key-value/",
+        "key-value store",
+        "grants = { keyvalue = [\"NAME\"] }",
+    ),
+];
+
+/// Checks what can be told before compiling.
+pub(crate) fn check(
+    outline: &Outline,
+    function: &tombolo_manifest::Function,
+) -> Result<World, LoadError> {
+    let world = match outline.world {
+        None => return Err(LoadError::HandlerMissing),
+        Some(World::Module) => return Err(LoadError::Module),
+        Some(world @ (World::Cli02 | World::Cli03)) => return Err(LoadError::Command(world)),
+        Some(world @ (World::Http02 | World::Http03)) => world,
+    };
+    if function.isolation == Isolation::Concurrent && world != World::Http03 {
+        return Err(LoadError::IsolationUnsupported(world));
+    }
+    if function.grants.keyvalue.is_empty() {
+        for import in &outline.imports {
+            if let Some((_, what, line)) = BY_GRANT
+                .iter()
+                .find(|(prefix, ..)| import.starts_with(prefix))
+            {
+                return Err(LoadError::ImportNotGranted {
+                    import: import.clone(),
+                    what,
+                    line,
+                });
+            }
+        }
+    }
+    Ok(world)
+}
+
+/// Checks that the host has every import, in the shape that the component wants.
+pub(crate) fn check_linked(
+    linkers: &Linkers,
+    function: &Function,
+    component: &Component,
+    outline: &Outline,
+) -> Result<(), LoadError> {
+    let link = || {
+        linkers
+            .get(function.kind, &function.engine)?
+            .instantiate_pre(component)
+            .map(drop)
+    };
+    link().map_err(|error| {
+        let text = format!("{error:#}");
+        let named = outline
+            .imports
+            .iter()
+            .find(|import| text.contains(&format!("`{import}`")));
+        match named {
+            Some(import) if text.contains("not found in the linker") => LoadError::ImportUnknown {
+                import: import.clone(),
+            },
+            _ => LoadError::Link(text.into()),
+        }
+    })
+}

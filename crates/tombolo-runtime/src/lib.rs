@@ -1,0 +1,30 @@
+//! The wasmtime host: engines, compiled-code cache, instances, budgets and capabilities behind the seam `Invoke`.
+
+mod answer;
+mod capabilities;
+mod code_cache;
+mod command;
+mod concurrent;
+mod egress;
+mod engine;
+mod failure;
+mod function;
+mod gate;
+mod imports;
+mod instance;
+mod invocation;
+mod linker;
+mod meter;
+mod output;
+mod runtime;
+mod state;
+mod ticker;
+mod world;
+
+pub use code_cache::CodeError;
+pub use command::{CommandError, CommandSpec, run_command};
+pub use engine::{Allocation, EngineError, Probe};
+pub use function::{FunctionStatus, LoadedFunction};
+pub use imports::LoadError;
+pub use runtime::{FunctionSpec, Runtime, RuntimeOptions, StartError};
+pub use world::World;

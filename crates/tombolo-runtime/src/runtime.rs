@@ -1,0 +1,314 @@
+//! The wasmtime host of a node: loads functions, keeps them, and runs them through `Invoke`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use tokio_util::task::TaskTracker;
+use tombolo_core::{Blame, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Name};
+use tombolo_manifest::Isolation;
+use tombolo_store::Store;
+use tombolo_telemetry::Telemetry;
+
+use crate::code_cache::{CodeCache, CodeError};
+use crate::concurrent::Shards;
+use crate::egress::{Client, Machine};
+use crate::engine::{Allocation, EngineError, EngineKind, Engines, Probe};
+use crate::function::{Function, FunctionStatus, LoadedFunction};
+use crate::gate::Gate;
+use crate::imports::{self, LoadError};
+use crate::invocation;
+use crate::linker::Linkers;
+use crate::ticker::Ticker;
+use crate::world::{Outline, World};
+
+/// How a runtime is set up.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// Where compiled code and its key are kept.
+    pub folder: PathBuf,
+    /// Threads that serve requests; instances for concurrent use are kept for each.
+    pub threads: usize,
+    /// Invocations of all functions that run at once.
+    pub concurrency: u32,
+    /// Invocations of all functions that wait for a place.
+    pub waiting: u32,
+    /// Whether instances get their memory from a pool that is reserved beforehand.
+    pub pooling: bool,
+    /// Memory that instances may take in all; what the machine has when absent.
+    pub memory_bytes_max: Option<u64>,
+    /// After so long without an invocation a function's machine code leaves memory.
+    pub idle_after: Duration,
+}
+
+/// A function as it is deployed.
+#[derive(Clone)]
+pub struct FunctionSpec {
+    pub id: FunctionId,
+    /// The component's bytes.
+    pub component: Vec<u8>,
+    /// The function of the manifest, with its folders resolved.
+    pub function: tombolo_manifest::Function,
+    /// The granted secrets.
+    pub secrets: BTreeMap<Name, String>,
+}
+
+/// Why a runtime does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Cache(#[from] CodeError),
+    #[error("the epoch thread cannot start")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The runtime of a node; a clone is the same runtime.
+#[derive(Clone)]
+pub struct Runtime(Arc<Shared>);
+
+pub(crate) struct Shared {
+    engines: Engines,
+    linkers: Arc<Linkers>,
+    cache: Arc<CodeCache>,
+    store: Store,
+    threads: usize,
+    idle_after: Duration,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) ticker: Ticker,
+    pub(crate) http: Client,
+    pub(crate) dispatcher: OnceLock<Weak<dyn Invoke>>,
+    pub(crate) afterwards: TaskTracker,
+    outer_gate: Gate,
+    inner_gate: Gate,
+    functions: RwLock<HashMap<FunctionId, Arc<Function>>>,
+}
+
+impl Shared {
+    /// The bound on invocations of the node: one for calls from outside, one for calls between functions.
+    pub(crate) fn node_gate(&self, hops: u8) -> &Gate {
+        if hops == 0 {
+            &self.outer_gate
+        } else {
+            &self.inner_gate
+        }
+    }
+}
+
+impl Runtime {
+    /// Starts the engines. Nothing is compiled or mapped yet.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or not even an engine without a pool starts.
+    pub fn start(
+        options: &RuntimeOptions,
+        store: Store,
+        telemetry: Telemetry,
+    ) -> Result<Self, StartError> {
+        let ticker = Ticker::start().map_err(StartError::Thread)?;
+        let mut probe = Probe::machine();
+        if let Some(memory_bytes) = options.memory_bytes_max {
+            probe.memory_bytes = probe.memory_bytes.min(memory_bytes);
+        }
+        // As many again for the functions that are called by functions.
+        let slots = options.concurrency.saturating_mul(2);
+        let wanted = match options.pooling {
+            true => probe.allocation(slots),
+            false => Allocation {
+                pool_slots: None,
+                keep_resident_bytes: 0,
+                pagemap_scan: false,
+            },
+        };
+        let engines = Engines::start(wanted, ticker.clone())?;
+        let allocation = engines.allocation();
+        tracing::info!(%allocation, "the runtime has started");
+        let concurrency = allocation.pool_slots.map_or(options.concurrency, |slots| {
+            options.concurrency.min(slots / 2)
+        });
+        let cache = CodeCache::open(
+            &options.folder.join("code"),
+            &options.folder.join("code.key"),
+        )?;
+        Ok(Self(Arc::new(Shared {
+            engines,
+            linkers: Arc::default(),
+            cache: Arc::new(cache),
+            store,
+            threads: options.threads,
+            idle_after: options.idle_after,
+            telemetry,
+            ticker,
+            http: Client::new(Arc::new(Machine)),
+            dispatcher: OnceLock::new(),
+            afterwards: TaskTracker::new(),
+            outer_gate: Gate::new("the node", concurrency, options.waiting),
+            inner_gate: Gate::new("the node (for calls between functions)", concurrency, 0),
+            functions: RwLock::default(),
+        })))
+    }
+
+    /// Says where calls between functions go; the first word counts.
+    pub fn connect(&self, dispatcher: Weak<dyn Invoke>) {
+        let _ = self.0.dispatcher.set(dispatcher);
+    }
+
+    /// How instances get their memory.
+    pub fn allocation(&self) -> Allocation {
+        self.0.engines.allocation()
+    }
+
+    /// Checks a function's imports against its grants and compiles it, or maps the code that was compiled
+    /// before. Blocks for as long as compiling takes.
+    ///
+    /// # Errors
+    /// The file is no function, needs what the host lacks or the manifest does not grant, or does not compile.
+    pub fn load(&self, spec: FunctionSpec) -> Result<LoadedFunction, LoadError> {
+        let binary = imports::binary(&spec.component)?;
+        let outline = Outline::read(&binary).map_err(|_| LoadError::NotComponent)?;
+        let world = imports::check(&outline, &spec.function)?;
+        let digest = self.0.cache.keep_source(&binary)?;
+        let engine = self.0.engines.get(outline.engine)?;
+        let function = self.function(spec, world, outline.engine, engine, digest);
+        let component = self.0.cache.load(&function.engine, digest)?;
+        imports::check_linked(&self.0.linkers, &function, &component, &outline)?;
+        function.map_code().map_err(LoadError::Link)?;
+        Ok(LoadedFunction(function))
+    }
+
+    fn function(
+        &self,
+        spec: FunctionSpec,
+        world: World,
+        kind: EngineKind,
+        engine: wasmtime::Engine,
+        digest: tombolo_core::Digest,
+    ) -> Arc<Function> {
+        let FunctionSpec {
+            id,
+            function,
+            secrets,
+            ..
+        } = spec;
+        let stores = function.grants.keyvalue.iter();
+        let key_values = stores
+            .map(|name| (name.clone(), self.0.store.key_value(&id.app, name)))
+            .collect();
+        let mut config = function.config;
+        config.extend(
+            secrets
+                .into_iter()
+                .map(|(name, value)| (name.to_string(), value)),
+        );
+        Arc::new(Function {
+            world,
+            kind,
+            engine,
+            digest,
+            isolation: function.isolation,
+            gate: Gate::new(
+                "the function",
+                function.limits.concurrency,
+                function.limits.waiting,
+            ),
+            limits: function.limits,
+            grants: Arc::new(function.grants),
+            env: function.env.into_iter().collect(),
+            config,
+            key_values,
+            metrics: self.0.telemetry.function(&id),
+            cache: Arc::clone(&self.0.cache),
+            linkers: Arc::clone(&self.0.linkers),
+            concurrent: Shards::new(if function.isolation == Isolation::Concurrent {
+                self.0.threads
+            } else {
+                1
+            }),
+            code: RwLock::default(),
+            loading: tokio::sync::Mutex::default(),
+            idle: Mutex::default(),
+            made: Instant::now(),
+            used_ms: AtomicU64::new(0),
+            id,
+        })
+    }
+
+    /// Puts the functions of an app in the place of those it had. What runs goes on with the old ones.
+    pub fn install(&self, app: &Name, functions: Vec<LoadedFunction>) {
+        let mut installed = self
+            .0
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        installed.retain(|id, _| id.app != *app);
+        installed.extend(
+            functions
+                .into_iter()
+                .map(|loaded| (loaded.0.id.clone(), loaded.0)),
+        );
+    }
+
+    /// Takes the functions of an app away.
+    pub fn remove(&self, app: &Name) {
+        self.install(app, Vec::new());
+    }
+
+    /// What is known of a function now; `None` when it is not installed.
+    pub fn status(&self, id: &FunctionId) -> Option<FunctionStatus> {
+        self.find(id).map(|function| function.status())
+    }
+
+    fn find(&self, id: &FunctionId) -> Option<Arc<Function>> {
+        self.0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    /// Lets go of the instances and the code of functions that rest. To be called now and then.
+    pub fn rest(&self) {
+        let installed = self
+            .0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let functions: Vec<_> = installed.values().cloned().collect();
+        drop(installed);
+        for function in functions {
+            function.rest(self.0.idle_after);
+        }
+    }
+
+    /// Waits for guests that still work after their answer. Every one has a limit of time.
+    pub async fn drain(&self) {
+        for name in self
+            .0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
+            name.concurrent.clear();
+        }
+        self.0.afterwards.close();
+        self.0.afterwards.wait().await;
+    }
+}
+
+impl Invoke for Runtime {
+    fn invoke(&self, call: Call) -> InvokeFuture {
+        match self.find(&call.function) {
+            Some(function) => Box::pin(invocation::invoke(Arc::clone(&self.0), function, call)),
+            None => {
+                let detail = format!("there is no function `{}` on this node", call.function);
+                let failure = Failure::new(Code::NotFound, Blame::Caller, detail);
+                Box::pin(async move { Err(failure) })
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A key-value store of one app: direct reads, durable writes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tombolo_core::Name;
+
+use crate::StoreError;
+use crate::commit::{Action, Answer};
+use crate::store::Shared;
+
+/// The longest key.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// The longest value.
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of keys and values in one atomic write.
+pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// The most keys that one call of [`KeyValue::keys`] returns.
+pub const KEYS_MAX: usize = 1000;
+
+/// A named key-value store of one app. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyValue {
+    shared: Arc<Shared>,
+    /// `app NUL store NUL`. Names have no NUL, so no two stores share a prefix and none is a
+    /// prefix of another.
+    prefix: Arc<[u8]>,
+}
+
+/// One change of an atomic write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Sets a key to a value.
+    Set {
+        /// At most [`KEY_BYTES_MAX`].
+        key: String,
+        /// At most [`VALUE_BYTES_MAX`].
+        value: Bytes,
+    },
+    /// Deletes a key; one that is not there is no error.
+    Delete {
+        /// At most [`KEY_BYTES_MAX`].
+        key: String,
+    },
+}
+
+/// The outcome of a compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swapped {
+    /// The value was the expected one and has been replaced.
+    Done,
+    /// The value was this one and was left.
+    Changed(Option<Bytes>),
+}
+
+impl KeyValue {
+    pub(crate) fn new(shared: Arc<Shared>, app: &Name, store: &Name) -> Self {
+        let prefix = format!("{app}\0{store}\0");
+        Self {
+            shared,
+            prefix: prefix.into_bytes().into(),
+        }
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When the key is too long, the store is closed or damaged, or the engine fails.
+    pub fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let key = self.key(key)?;
+        self.shared.open()?.engine.snapshot()?.get(&key)
+    }
+
+    /// The values of several keys, in their order, all of the same moment.
+    ///
+    /// # Errors
+    /// As [`KeyValue::get`].
+    pub fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let snapshot = self.shared.open()?.engine.snapshot()?;
+        keys.iter()
+            .map(|key| snapshot.get(&self.key(key)?))
+            .collect()
+    }
+
+    /// Whether a key has a value.
+    ///
+    /// # Errors
+    /// As [`KeyValue::get`].
+    pub fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        let key = self.key(key)?;
+        self.shared.open()?.engine.snapshot()?.contains(&key)
+    }
+
+    /// Keys in ascending order of their bytes, beginning behind `after`; at most `limit` and at
+    /// most [`KEYS_MAX`]. An empty answer means that there are no more.
+    ///
+    /// # Errors
+    /// As [`KeyValue::get`].
+    pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        let after = after.map(|after| self.key(after)).transpose()?;
+        let snapshot = self.shared.open()?.engine.snapshot()?;
+        snapshot.keys(&self.prefix, after.as_deref(), limit.min(KEYS_MAX))
+    }
+
+    /// Applies all of the writes, in their order, or none. Resolves when they are on disk.
+    ///
+    /// Dropping the future does not take the writes back.
+    ///
+    /// # Errors
+    /// When a key, a value or all of them together are too long, the store is closed, the disk is
+    /// full or the engine fails; then nothing was written.
+    pub async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let mut bytes = 0_usize;
+        let mut changes = Vec::with_capacity(writes.len());
+        for write in writes {
+            let change = match write {
+                Write::Set { key, value } => (self.key(&key)?, Some(checked(value)?)),
+                Write::Delete { key } => (self.key(&key)?, None),
+            };
+            bytes += change.0.len() + change.1.as_ref().map_or(0, Bytes::len);
+            changes.push(change);
+        }
+        if bytes > WRITE_BYTES_MAX {
+            return Err(StoreError::WriteTooLong { bytes });
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.shared
+            .writer()
+            .ask(Action::Write(changes), bytes)
+            .await
+            .map(drop)
+    }
+
+    /// Adds to a number and returns the sum, in one step. Numbers are decimal ASCII text (`-12`),
+    /// as other clients of the store would read and write them; a key without a value counts as 0.
+    ///
+    /// # Errors
+    /// [`StoreError::NotANumber`] when the value is no such text, or the sum leaves 64 bits; else
+    /// as [`KeyValue::write`].
+    pub async fn increment(&self, key: &str, delta: i64) -> Result<i64, StoreError> {
+        let key = self.key(key)?;
+        let bytes = key.len();
+        match self
+            .shared
+            .writer()
+            .ask(Action::Increment { key, delta }, bytes)
+            .await?
+        {
+            Answer::Number(sum) => Ok(sum),
+            Answer::Written | Answer::Swapped(_) => Err(StoreError::Closed),
+        }
+    }
+
+    /// Replaces a value if it is the expected one (`None`: if there is none), in one step.
+    ///
+    /// # Errors
+    /// As [`KeyValue::write`].
+    pub async fn swap(
+        &self,
+        key: &str,
+        expected: Option<Bytes>,
+        value: Bytes,
+    ) -> Result<Swapped, StoreError> {
+        let key = self.key(key)?;
+        let value = checked(value)?;
+        let bytes = key.len() + value.len();
+        let action = Action::Swap {
+            key,
+            expected,
+            value,
+        };
+        match self.shared.writer().ask(action, bytes).await? {
+            Answer::Swapped(swapped) => Ok(swapped),
+            Answer::Written | Answer::Number(_) => Err(StoreError::Closed),
+        }
+    }
+
+    fn key(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        if key.len() > KEY_BYTES_MAX {
+            return Err(StoreError::KeyTooLong { bytes: key.len() });
+        }
+        Ok([&*self.prefix, key.as_bytes()].concat())
+    }
+}
+
+fn checked(value: Bytes) -> Result<Bytes, StoreError> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(StoreError::ValueTooLong { bytes: value.len() });
+    }
+    Ok(value)
+}

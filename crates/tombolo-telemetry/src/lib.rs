@@ -1,0 +1,144 @@
+//! What a node tells about itself: traces by OTLP, metrics in OpenMetrics text, logs of invocations, and the name of every one of them.
+
+mod export;
+mod function;
+mod histogram;
+mod http;
+mod log_book;
+pub mod name;
+pub mod node_log;
+mod render;
+mod span;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::mpsc;
+use tombolo_core::{FunctionId, TraceContext};
+
+pub use export::{StartError, TelemetryService};
+pub use function::{FunctionMetrics, FunctionUsage, Outcome};
+pub use http::HttpMetrics;
+pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogLevel, LogStream, LogSubscription};
+pub use opentelemetry::Value;
+pub use span::Span;
+
+/// What telemetry can be told.
+#[derive(Clone, Debug)]
+pub struct TelemetryOptions {
+    /// The OTLP collector, `http://host:4318`; without it, `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no spans leave the node.
+    pub otlp: Option<String>,
+    /// The share of traces begun here that are recorded, from 0 to 1.
+    pub sample_ratio: f64,
+}
+
+/// The handle of everything a node measures; a clone is cheap and means the same.
+#[derive(Clone, Debug)]
+pub struct Telemetry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sampler: span::Sampler,
+    /// `None` when no collector is configured: then no span is ever recorded.
+    spans: Option<mpsc::Sender<Box<opentelemetry_sdk::trace::SpanData>>>,
+    spans_dropped: Arc<AtomicU64>,
+    functions: RwLock<BTreeMap<FunctionId, Arc<FunctionMetrics>>>,
+    http: HttpMetrics,
+    logs: LogBook,
+}
+
+impl Telemetry {
+    /// Starts telemetry for the node of this name. The service has to be run for spans to leave the node.
+    ///
+    /// # Errors
+    /// The collector's address is no `http://` URL.
+    pub fn start(
+        options: &TelemetryOptions,
+        node: &str,
+    ) -> Result<(Self, TelemetryService), StartError> {
+        let spans_dropped = Arc::new(AtomicU64::new(0));
+        let (spans, service) = export::start(options, node, spans_dropped.clone())?;
+        let ratio = if spans.is_some() {
+            options.sample_ratio
+        } else {
+            0.0
+        };
+        let telemetry = Self(Arc::new(Inner {
+            sampler: span::Sampler::new(ratio),
+            spans,
+            spans_dropped,
+            functions: RwLock::default(),
+            http: HttpMetrics::default(),
+            logs: LogBook::default(),
+        }));
+        Ok((telemetry, service))
+    }
+
+    /// The counters of a function: the same ones for the same id, for as long as the node runs.
+    pub fn function(&self, id: &FunctionId) -> Arc<FunctionMetrics> {
+        let functions = self
+            .0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = functions.get(id) {
+            return metrics.clone();
+        }
+        drop(functions);
+        let mut functions = self
+            .0
+            .functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.entry(id.clone()).or_default().clone()
+    }
+
+    /// The counters of the HTTP listeners.
+    pub fn http(&self) -> &HttpMetrics {
+        &self.0.http
+    }
+
+    /// Every metric as OpenMetrics text.
+    pub fn render_metrics(&self) -> String {
+        render::render(self)
+    }
+
+    /// The context of a trace that begins here. It stands for no span: the first [`Telemetry::span`] below it has no parent.
+    pub fn root(&self) -> TraceContext {
+        self.0.sampler.root()
+    }
+
+    /// Begins a span below `parent`, which is `remote` when it came with a request. The span ends when it is dropped.
+    /// It is recorded when the parent is sampled and a collector is configured; otherwise it costs no allocation and no lock.
+    pub fn span(&self, name: &'static str, parent: &TraceContext, remote: bool) -> Span {
+        Span::begin(
+            name,
+            parent,
+            remote,
+            self.0.spans.as_ref(),
+            &self.0.spans_dropped,
+        )
+    }
+
+    /// The logs of invocations.
+    pub fn logs(&self) -> &LogBook {
+        &self.0.logs
+    }
+
+    pub(crate) fn spans_dropped(&self) -> u64 {
+        self.0.spans_dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn functions(&self) -> Vec<(FunctionId, Arc<FunctionMetrics>)> {
+        let functions = self
+            .0
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions
+            .iter()
+            .map(|(id, metrics)| (id.clone(), metrics.clone()))
+            .collect()
+    }
+}

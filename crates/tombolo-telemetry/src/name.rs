@@ -1,0 +1,104 @@
+//! The name of every metric, span and attribute, after OpenTelemetry's semantic conventions where they have one.
+
+/// Span: an HTTP request from its first byte to the end of the answer.
+pub const SPAN_HTTP: &str = "http.server.request";
+/// Span: one invocation of a function.
+pub const SPAN_INVOKE: &str = "faas.invoke";
+/// Span: waiting for a free place among a function's invocations.
+pub const SPAN_WAIT: &str = "tombolo.wait";
+/// Span: making an instance.
+pub const SPAN_INSTANTIATE: &str = "tombolo.instantiate";
+/// Span: an HTTP request that a function sends out.
+pub const SPAN_OUTGOING: &str = "http.client.request";
+
+/// Attribute: the function as `app/function`.
+pub const FAAS_NAME: &str = "faas.name";
+/// Attribute: the id of the invocation, which is the request id.
+pub const FAAS_INVOCATION_ID: &str = "faas.invocation_id";
+/// Attribute: the kind of trigger, `http` for requests.
+pub const FAAS_TRIGGER: &str = "faas.trigger";
+/// Attribute: whether the code had to be mapped first.
+pub const FAAS_COLDSTART: &str = "faas.coldstart";
+/// Attribute: the method of a request.
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// Attribute: the status of an answer.
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+/// Attribute: the route that matched, as in the manifest.
+pub const HTTP_ROUTE: &str = "http.route";
+/// Attribute: the path of a request, without its query.
+pub const URL_PATH: &str = "url.path";
+/// Attribute: `http` or `https`.
+pub const URL_SCHEME: &str = "url.scheme";
+/// Attribute: the host of a URL.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// Attribute: the port of a URL.
+pub const SERVER_PORT: &str = "server.port";
+/// Attribute: the address of the client.
+pub const CLIENT_ADDRESS: &str = "client.address";
+/// Attribute: the error code, `TB0301`.
+pub const ERROR_TYPE: &str = "error.type";
+/// Attribute: whose fault an error is: `caller`, `guest`, `host` or `dependency`.
+pub const TOMBOLO_BLAME: &str = "tombolo.blame";
+/// Attribute of a log line of a node's own: the app.
+pub const TOMBOLO_APP: &str = "tombolo.app";
+/// Attribute of every span: the name of the service.
+pub const SERVICE_NAME: &str = "service.name";
+/// Attribute of every span: the version of the service.
+pub const SERVICE_VERSION: &str = "service.version";
+/// Attribute of every span: the node.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+
+/// One metric: its OpenMetrics name without unit and suffix, its unit, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    /// `seconds`, `bytes`, or none.
+    pub unit: Option<&'static str>,
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $name:literal, $unit:expr, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: Metric = Metric { name: $name, unit: $unit, help: $help };)*
+        /// Every metric.
+        pub const METRICS: &[Metric] = &[$($constant,)*];
+    };
+}
+
+const SECONDS: Option<&str> = Some("seconds");
+const BYTES: Option<&str> = Some("bytes");
+
+metrics! {
+    FAAS_INVOCATIONS = "faas_invocations", None, "Invocations that ended, whatever their outcome";
+    FAAS_ERRORS = "faas_errors", None, "Invocations that failed, by error code";
+    FAAS_COLDSTARTS = "faas_coldstarts", None, "Invocations that found no machine code mapped";
+    FAAS_INVOKE_DURATION = "faas_invoke_duration", SECONDS, "Wall time of invocations, from start to the end of the response";
+    FAAS_INIT_DURATION = "faas_init_duration", SECONDS, "Time that cold starts spent on mapping machine code";
+    FUNCTION_CPU = "tombolo_function_cpu", SECONDS, "CPU time of the function's own code";
+    FUNCTION_WALL = "tombolo_function_wall", SECONDS, "Wall time of invocations, summed up";
+    FUNCTION_MEMORY = "tombolo_function_memory_gigabyte_seconds", None, "Peak memory of each invocation times its wall time, in GiB seconds";
+    FUNCTION_IO = "tombolo_function_io", BYTES, "Bytes of request bodies in and of response bodies out";
+    FUNCTION_CANCELLED = "tombolo_function_cancelled", None, "Invocations whose caller went away";
+    FUNCTION_REJECTED = "tombolo_function_rejected", None, "Calls refused because the function or the node was busy";
+    FUNCTION_RUNNING = "tombolo_function_running", None, "Invocations that run now";
+    FUNCTION_WAITING = "tombolo_function_waiting", None, "Calls that wait for a place now";
+    HTTP_REQUEST_DURATION = "http_server_request_duration", SECONDS, "Time from the head of a request to the end of its answer";
+    HTTP_ACTIVE_REQUESTS = "http_server_active_requests", None, "Requests that are being answered now";
+    HTTP_RESPONSES = "tombolo_http_responses", None, "Answers, by status";
+    HTTP_CONNECTIONS = "tombolo_http_connections", None, "Open client connections";
+    HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because the listener was full";
+    LOG_ENTRIES_EVICTED = "tombolo_log_entries_evicted", None, "Log entries that made room for newer ones";
+    LOG_MEMORY = "tombolo_log_memory", BYTES, "Memory that kept log entries take";
+    SPANS_DROPPED = "tombolo_spans_dropped", None, "Spans that were lost: the export queue was full or the collector did not take them";
+}
+
+/// Label of metrics: the app.
+pub const LABEL_APP: &str = "app";
+/// Label of metrics: the function's name within the app.
+pub const LABEL_FUNCTION: &str = "function";
+/// Label of metrics: the error code.
+pub const LABEL_ERROR: &str = "error_type";
+/// Label of metrics: `in` or `out`.
+pub const LABEL_DIRECTION: &str = "direction";
+/// Label of metrics: the status of an answer.
+pub const LABEL_STATUS: &str = "http_response_status_code";

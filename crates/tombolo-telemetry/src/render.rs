@@ -1,0 +1,242 @@
+//! Renders every metric as OpenMetrics text, from the counters as they stand.
+
+use std::fmt::Error;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use tombolo_core::FunctionId;
+
+use crate::histogram::Histogram;
+use crate::name::{self, Metric};
+use crate::{FunctionMetrics, FunctionUsage, Telemetry};
+
+pub fn render(telemetry: &Telemetry) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot::take(telemetry)));
+    let mut text = String::new();
+    // Writing to a string does not fail; should an encoder, the text ends without its `# EOF` and scrapers refuse it.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    telemetry: Telemetry,
+    functions: Vec<Function>,
+}
+
+#[derive(Debug)]
+struct Function {
+    id: FunctionId,
+    usage: FunctionUsage,
+    metrics: Arc<FunctionMetrics>,
+}
+
+impl Function {
+    fn labels(&self) -> [(&'static str, &str); 2] {
+        [
+            (name::LABEL_APP, self.id.app.as_str()),
+            (name::LABEL_FUNCTION, self.id.function.as_str()),
+        ]
+    }
+}
+
+impl Snapshot {
+    fn take(telemetry: &Telemetry) -> Self {
+        let functions = telemetry.functions().into_iter();
+        let functions = functions
+            .map(|(id, metrics)| Function {
+                id,
+                usage: metrics.snapshot(),
+                metrics,
+            })
+            .collect();
+        Self {
+            telemetry: telemetry.clone(),
+            functions,
+        }
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        self.invocations(&mut encoder)?;
+        self.billing(&mut encoder)?;
+        self.http(&mut encoder)?;
+        self.node(&mut encoder)
+    }
+}
+
+impl Snapshot {
+    fn invocations(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        self.counters(encoder, name::FAAS_INVOCATIONS, |usage| usage.invocations)?;
+        let mut family = family(encoder, name::FAAS_ERRORS, MetricType::Counter)?;
+        for function in &self.functions {
+            for (code, count) in function.metrics.errors() {
+                let code = code.to_string();
+                let [app, id] = function.labels();
+                counter(&mut family, &[app, id, (name::LABEL_ERROR, &code)], count)?;
+            }
+        }
+        self.counters(encoder, name::FAAS_COLDSTARTS, |usage| usage.cold_starts)?;
+        self.counters(encoder, name::FUNCTION_CANCELLED, |usage| usage.cancelled)?;
+        self.counters(encoder, name::FUNCTION_REJECTED, |usage| usage.rejected)?;
+        self.gauges(encoder, name::FUNCTION_RUNNING, |usage| usage.running)?;
+        self.gauges(encoder, name::FUNCTION_WAITING, |usage| usage.waiting)?;
+        self.histograms(encoder, name::FAAS_INVOKE_DURATION, |metrics| &metrics.wall)?;
+        self.histograms(encoder, name::FAAS_INIT_DURATION, |metrics| &metrics.init)
+    }
+
+    fn billing(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        self.seconds(encoder, name::FUNCTION_CPU, |usage| {
+            usage.cpu_ns as f64 / 1e9
+        })?;
+        self.seconds(encoder, name::FUNCTION_WALL, |usage| {
+            usage.wall_ns as f64 / 1e9
+        })?;
+        self.seconds(encoder, name::FUNCTION_MEMORY, |usage| usage.gb_seconds)?;
+        let mut family = family(encoder, name::FUNCTION_IO, MetricType::Counter)?;
+        for function in &self.functions {
+            let [app, id] = function.labels();
+            let usage = &function.usage;
+            for (direction, bytes) in [("in", usage.bytes_in), ("out", usage.bytes_out)] {
+                counter(
+                    &mut family,
+                    &[app, id, (name::LABEL_DIRECTION, direction)],
+                    bytes,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn http(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let http = self.telemetry.http();
+        let mut durations = family(encoder, name::HTTP_REQUEST_DURATION, MetricType::Histogram)?;
+        histogram(&mut durations, &http.duration)?;
+        family(encoder, name::HTTP_ACTIVE_REQUESTS, MetricType::Gauge)?
+            .encode_gauge(&gauge_value(http.active_requests()))?;
+        let mut responses = family(encoder, name::HTTP_RESPONSES, MetricType::Counter)?;
+        for (status, count) in http.statuses() {
+            counter(
+                &mut responses,
+                &[(name::LABEL_STATUS, &status.to_string())],
+                count,
+            )?;
+        }
+        family(encoder, name::HTTP_CONNECTIONS, MetricType::Gauge)?
+            .encode_gauge(&gauge_value(http.connections()))?;
+        let mut refused = family(encoder, name::HTTP_CONNECTIONS_REFUSED, MetricType::Counter)?;
+        counter(&mut refused, &[], http.connections_refused())
+    }
+
+    fn node(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let logs = self.telemetry.logs();
+        let mut evicted = family(encoder, name::LOG_ENTRIES_EVICTED, MetricType::Counter)?;
+        counter(&mut evicted, &[], logs.evicted())?;
+        family(encoder, name::LOG_MEMORY, MetricType::Gauge)?
+            .encode_gauge(&gauge_value(logs.bytes()))?;
+        let mut dropped = family(encoder, name::SPANS_DROPPED, MetricType::Counter)?;
+        counter(&mut dropped, &[], self.telemetry.spans_dropped())
+    }
+
+    fn counters(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        metric: Metric,
+        value: impl Fn(&FunctionUsage) -> u64,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, metric, MetricType::Counter)?;
+        for function in &self.functions {
+            counter(&mut family, &function.labels(), value(&function.usage))?;
+        }
+        Ok(())
+    }
+
+    fn seconds(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        metric: Metric,
+        value: impl Fn(&FunctionUsage) -> f64,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, metric, MetricType::Counter)?;
+        for function in &self.functions {
+            let value = value(&function.usage);
+            let labels = function.labels();
+            family
+                .encode_family(&labels.as_slice())?
+                .encode_counter::<Labels, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        metric: Metric,
+        value: impl Fn(&FunctionUsage) -> u64,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, metric, MetricType::Gauge)?;
+        for function in &self.functions {
+            let value = gauge_value(value(&function.usage));
+            family
+                .encode_family(&function.labels().as_slice())?
+                .encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histograms(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        metric: Metric,
+        value: impl Fn(&FunctionMetrics) -> &Histogram,
+    ) -> Result<(), Error> {
+        let mut family = family(encoder, metric, MetricType::Histogram)?;
+        for function in &self.functions {
+            let labels = function.labels();
+            let labels = labels.as_slice();
+            histogram(
+                &mut family.encode_family(&labels)?,
+                value(&function.metrics),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+type Labels<'a> = [(&'a str, &'a str); 0];
+
+fn family<'a>(
+    encoder: &'a mut DescriptorEncoder,
+    metric: Metric,
+    kind: MetricType,
+) -> Result<MetricEncoder<'a>, Error> {
+    let unit = match metric.unit {
+        Some("seconds") => Some(&Unit::Seconds),
+        Some("bytes") => Some(&Unit::Bytes),
+        _ => None,
+    };
+    encoder.encode_descriptor(metric.name, metric.help, unit, kind)
+}
+
+fn counter(family: &mut MetricEncoder, labels: &[(&str, &str)], count: u64) -> Result<(), Error> {
+    if labels.is_empty() {
+        return family.encode_counter::<Labels, _, u64>(&count, None);
+    }
+    family
+        .encode_family(&labels)?
+        .encode_counter::<Labels, _, u64>(&count, None)
+}
+
+fn histogram(encoder: &mut MetricEncoder, histogram: &Histogram) -> Result<(), Error> {
+    let reading = histogram.read();
+    encoder.encode_histogram::<Labels>(reading.sum_s, reading.count, &reading.buckets, None)
+}
+
+fn gauge_value(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

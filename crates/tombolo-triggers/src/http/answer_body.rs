@@ -1,0 +1,164 @@
+//! The body of an answer on its way to the client: counted, checked against its declared length, and cut when it breaks.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tombolo_core::{Blame, Body, BodyError, Code, Failure};
+
+use super::exchange::Exchange;
+use super::streams::StreamState;
+
+/// What hyper sends after the head of an answer.
+pub struct AnswerBody {
+    content: Content,
+    exchange: Option<Exchange>,
+    /// What the answer's `Content-Length` still promises.
+    promised_bytes: Option<u64>,
+    /// HTTP/2 only: tells the stream's guard whether the client takes what it is given.
+    stream: Option<Rc<StreamState>>,
+}
+
+enum Content {
+    /// No body, whatever the head says: an answer to HEAD.
+    None,
+    Whole(Option<Bytes>),
+    Streamed(Body),
+}
+
+impl AnswerBody {
+    /// The answer to a HEAD request: its head may declare a length, and nothing follows.
+    pub fn none(exchange: Exchange) -> Self {
+        Self::new(Content::None, exchange)
+    }
+
+    /// A body that is there.
+    pub fn whole(bytes: Bytes, exchange: Exchange) -> Self {
+        Self::new(Content::Whole(Some(bytes)), exchange)
+    }
+
+    /// A body that a function, or a file, gives part by part.
+    pub fn streamed(body: Body, promised_bytes: Option<u64>, exchange: Exchange) -> Self {
+        Self {
+            promised_bytes,
+            ..Self::new(Content::Streamed(body), exchange)
+        }
+    }
+
+    /// How long the request has taken so far.
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.exchange.as_ref().map(Exchange::elapsed)
+    }
+
+    pub fn watched_by(mut self, stream: Option<Rc<StreamState>>) -> Self {
+        self.stream = stream;
+        self
+    }
+
+    fn new(content: Content, exchange: Exchange) -> Self {
+        Self {
+            content,
+            exchange: Some(exchange),
+            promised_bytes: None,
+            stream: None,
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) -> Result<(), BodyError> {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.sent(bytes);
+        }
+        if let Some(promised) = &mut self.promised_bytes {
+            *promised = promised
+                .checked_sub(bytes as u64)
+                .ok_or_else(wrong_length)?;
+        }
+        Ok(())
+    }
+
+    fn break_off(&mut self, error: BodyError) -> BodyError {
+        if let Some(mut exchange) = self.exchange.take() {
+            let failure = match &error {
+                BodyError::Failure(failure) => Some(failure),
+                BodyError::TooLong { .. } | BodyError::Cut(_) => None,
+            };
+            tracing::debug!(error = &error as &dyn std::error::Error, "answer cut");
+            exchange.broke(failure);
+            // Streams of HTTP/2 are reset one by one; the connection lives on.
+            if self.stream.is_none() {
+                exchange.connection().broken.set(true);
+            }
+        }
+        error
+    }
+}
+
+fn wrong_length() -> BodyError {
+    let detail = "the answer's body has not the length that its Content-Length says";
+    Failure::new(Code::AnswerInvalid, Blame::Guest, detail).into()
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::None => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Streamed(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Some(stream) = &this.stream {
+            stream.given(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
+        let Poll::Ready(item) = polled else {
+            return Poll::Pending;
+        };
+        let checked = match item {
+            Some(Ok(frame)) => match this.sent(frame.data_ref().map_or(0, Bytes::len)) {
+                Ok(()) => Some(Ok(frame)),
+                Err(error) => Some(Err(error)),
+            },
+            None if this.promised_bytes.is_some_and(|left| left > 0) => Some(Err(wrong_length())),
+            other => other,
+        };
+        Poll::Ready(match checked {
+            Some(Err(error)) => Some(Err(this.break_off(error))),
+            None => {
+                this.exchange = None;
+                None
+            }
+            frame => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::None => true,
+            Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Content::Streamed(body) => {
+                body.is_end_stream() && self.promised_bytes.is_none_or(|left| left == 0)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            // Unknown, so that hyper adds no Content-Length of its own to an answer to HEAD.
+            Content::None => SizeHint::default(),
+            Content::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            // What the head promises is what hyper shall hold the body to.
+            Content::Streamed(_) if self.promised_bytes.is_some() => SizeHint::default(),
+            Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `tombolo serve`: serves one bare component, with what the flags grant it and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tombolo_core::{Code, Name};
+use tombolo_manifest::{App, HttpTarget, HttpTrigger, Manifest, NodeConfig, Route, Triggers};
+use tombolo_node::{AppSource, NodeOptions};
+
+use crate::app;
+use crate::arguments::{Global, Serve};
+use crate::bare;
+use crate::error::Error;
+use crate::output::Output;
+use crate::server;
+
+/// Serves until a signal comes.
+pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<(), Error> {
+    let folder = app::folder(global)?;
+    let file = folder.join(&arguments.file);
+    if !file.is_file() {
+        return Err(
+            Error::new(Code::ComponentMissing, "the component file is missing")
+                .place(file.display()),
+        );
+    }
+    // Nothing of a bare component outlives the command, so neither does the store.
+    let store =
+        tempfile::tempdir().map_err(|error| Error::io("cannot make a store folder", &error))?;
+    let mut config = NodeConfig {
+        store: store.path().into(),
+        ..NodeConfig::default()
+    };
+    config.http.listen = vec![arguments.listen];
+    server::start_log(&config, global)?;
+    let manifest = manifest(arguments, &file)?;
+    let options = NodeOptions {
+        config,
+        apps: vec![AppSource { folder, manifest }],
+        dev: false,
+    };
+    server::serve(options, output).await
+}
+
+/// An app of one function that answers every path.
+fn manifest(arguments: &Serve, file: &Path) -> Result<Manifest, Error> {
+    let name: Name = match bare::name_of(file) {
+        Some(name) => name,
+        None => constant("component")?,
+    };
+    let route: Route = constant("/{*rest}")?;
+    Ok(Manifest {
+        app: App {
+            name: name.clone(),
+            version: semver::Version::new(0, 0, 0),
+            description: None,
+        },
+        functions: BTreeMap::from([(name.clone(), arguments.bare.function(file.into())?)]),
+        triggers: Triggers {
+            http: vec![HttpTrigger {
+                route,
+                target: HttpTarget::Function(name),
+            }],
+        },
+    })
+}
+
+fn constant<T: std::str::FromStr<Err: std::error::Error + 'static>>(
+    text: &str,
+) -> Result<T, Error> {
+    text.parse()
+        .map_err(|error| Error::new(Code::Failed, format!("`{text}` is not valid")).why(&error))
+}

@@ -1,0 +1,14 @@
+//! The end-to-end tests: real processes on loopback, one module for each promise.
+
+mod budgets;
+mod calls;
+mod cli;
+mod code;
+mod grants;
+mod guests;
+mod http;
+mod isolation;
+mod keyvalue;
+mod loading;
+mod logs;
+mod run;

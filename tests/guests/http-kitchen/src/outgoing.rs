@@ -1,0 +1,142 @@
+//! Requests that the guest sends itself.
+
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{
+    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse,
+    Method, OutgoingBody, OutgoingRequest, ResponseOutparam, Scheme,
+};
+use wasip2::io::poll;
+
+use crate::pump::Pump;
+
+/// Requests `?url=` and answers with `STATUS BODY`, or with 200 and `error NAME`.
+pub fn fetch(request: &IncomingRequest, out: ResponseOutparam) {
+    let url = reply::query(request, "url").expect("the query has a url");
+    match get(&url) {
+        Ok((status, body)) => {
+            let text = format!("{status} {}", String::from_utf8_lossy(&body));
+            reply::text(out, 200, &text);
+        }
+        Err(error) => reply::text(out, 200, &named(&error)),
+    }
+}
+
+/// Streams the request's body to `?path=` of the function `?function=`, and its answer back.
+pub fn call(request: IncomingRequest, out: ResponseOutparam) {
+    let function = reply::query(&request, "function").expect("the query has a function");
+    let path = reply::query(&request, "path").unwrap_or_else(|| "/".to_owned());
+    forward(request, &function, &path, out);
+}
+
+/// Calls the function `?function=` with the path and query of this very request.
+pub fn call_itself(request: IncomingRequest, out: ResponseOutparam) {
+    let function = reply::query(&request, "function").expect("the query has a function");
+    let path = request.path_with_query().unwrap_or_default();
+    forward(request, &function, &path, out);
+}
+
+fn forward(request: IncomingRequest, function: &str, path: &str, out: ResponseOutparam) {
+    let authority = format!("{function}.fn.tombolo.internal");
+    let outgoing = prepare(&Method::Post, &Scheme::Http, &authority, path);
+    let outgoing_body = outgoing.body().expect("the body is taken once");
+    let incoming_body = request.consume().expect("the body is taken once");
+    let response = match outgoing_handler::handle(outgoing, None) {
+        Ok(response) => response,
+        Err(error) => return reply::text(out, 502, &named(&error)),
+    };
+    let mut there = Pump::new(
+        incoming_body.stream().expect("the stream is taken once"),
+        outgoing_body.write().expect("the stream is taken once"),
+    );
+    let mut outgoing_body = Some(outgoing_body);
+    let response = match wait(&response, &mut there, &mut outgoing_body) {
+        Ok(response) => response,
+        Err(error) => return reply::text(out, 502, &named(&error)),
+    };
+    let back_body = response.consume().expect("the body is taken once");
+    let reply_body = reply::start(out, response.status(), &[]);
+    let mut back = Pump::new(
+        back_body.stream().expect("the stream is taken once"),
+        reply_body.write().expect("the stream is taken once"),
+    );
+    while !back.run() {
+        pump(&mut there, &mut outgoing_body);
+        let waits: Vec<_> = [there.waits_for(), back.waits_for()]
+            .into_iter()
+            .flatten()
+            .collect();
+        poll::poll(&waits.iter().collect::<Vec<_>>());
+    }
+    drop(back_body);
+    OutgoingBody::finish(reply_body, None).ok();
+}
+
+fn pump(there: &mut Pump, body: &mut Option<OutgoingBody>) {
+    if there.run()
+        && let Some(body) = body.take()
+    {
+        OutgoingBody::finish(body, None).ok();
+    }
+}
+
+/// Waits for the head of the response while the body is still on its way.
+fn wait(
+    response: &FutureIncomingResponse,
+    there: &mut Pump,
+    body: &mut Option<OutgoingBody>,
+) -> Result<IncomingResponse, ErrorCode> {
+    let answered = response.subscribe();
+    loop {
+        pump(there, body);
+        if let Some(result) = response.get() {
+            return result.expect("the response is taken once");
+        }
+        let waiting = there.waits_for();
+        let mut waits = vec![&answered];
+        waits.extend(waiting.as_ref());
+        poll::poll(&waits);
+    }
+}
+
+fn get(url: &str) -> Result<(u16, Vec<u8>), ErrorCode> {
+    let (scheme, rest) = url.split_once("://").expect("the url has a scheme");
+    let scheme = if scheme == "https" {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    };
+    let request = prepare(&Method::Get, &scheme, authority, path);
+    let body = request.body().expect("the body is taken once");
+    let response = outgoing_handler::handle(request, None)?;
+    OutgoingBody::finish(body, None)?;
+    response.subscribe().block();
+    let response = response
+        .get()
+        .expect("the response is there")
+        .expect("the response is taken once")?;
+    let body: IncomingBody = response.consume().expect("the body is taken once");
+    Ok((response.status(), reply::read(&body)))
+}
+
+fn prepare(method: &Method, scheme: &Scheme, authority: &str, path: &str) -> OutgoingRequest {
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_method(method).expect("the method is valid");
+    request
+        .set_scheme(Some(scheme))
+        .expect("the scheme is valid");
+    request
+        .set_authority(Some(authority))
+        .expect("the authority is valid");
+    request
+        .set_path_with_query(Some(path))
+        .expect("the path is valid");
+    request
+}
+
+fn named(error: &ErrorCode) -> String {
+    format!("error {error:?}")
+}

