@@ -30,7 +30,7 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a person may ask of the demonstration.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Arguments {
     /// Leave the report page up until Ctrl-C
     #[arg(long)]
@@ -91,7 +91,7 @@ fn verdict(differences: &[String], reference: &Reference) -> String {
     }
     let list = differences.join("\n         ");
     format!(
-        "{} totals differ from the reference:\n         {list}",
+        "{} of the totals differ from the reference:\n         {list}",
         differences.len()
     )
 }

@@ -1,7 +1,7 @@
 //! The project's own tasks: checks, the demonstration and benchmarks, behind `cargo verify`, `cargo demo` and `cargo xtask`.
 
 mod bench;
-// mod demo;
+mod demo;
 mod examples;
 mod process;
 mod serving;
@@ -25,7 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Build, run and replay the smart-traffic example, and check its totals against the reference
-    Demo,
+    Demo(demo::Arguments),
     /// Install what is missing and run every check and test
     Verify {
         /// Run these phases only, such as `clippy` or `tests`
@@ -42,7 +42,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -50,12 +50,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Demo => Ok(()),
-        Task::Verify { phases } => verify::run(&phases),
-        Task::Setup => setup::run(),
-        Task::Tidy => tidy::run(),
-        Task::Bench(bench) => bench::run(bench),
+        Task::Demo(arguments) => return demo::run(&arguments),
+        Task::Verify { phases } => verify::run(&phases)?,
+        Task::Setup => setup::run()?,
+        Task::Tidy => tidy::run()?,
+        Task::Bench(bench) => bench::run(bench)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

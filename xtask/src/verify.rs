@@ -1,18 +1,18 @@
 //! `cargo verify`: every check and test, one line of time for each phase, all of them even when one fails.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{self, program};
-use crate::{examples, setup, templates, tidy};
+use crate::{demo, examples, setup, templates, tidy};
 
 type Phase = (&'static str, fn() -> Result<()>);
 
 /// In this order: what is quick and often wrong comes first.
-const PHASES: [Phase; 9] = [
+const PHASES: [Phase; 10] = [
     ("setup", setup::run),
     ("format", format),
     ("tidy", tidy::run),
@@ -22,7 +22,7 @@ const PHASES: [Phase; 9] = [
     ("tests", tests),
     ("templates", templates::run),
     ("examples", examples::run),
-    // ("demo", demo::run),
+    ("demo", demonstration),
 ];
 
 /// Runs the phases that are named, in their order; all of them when none is.
@@ -107,6 +107,12 @@ fn cargo_in(folder: &Path) -> Command {
     let mut cargo = process::cargo();
     cargo.current_dir(folder);
     cargo
+}
+
+fn demonstration() -> Result<()> {
+    let code = demo::run(&demo::Arguments::default())?;
+    ensure!(code == ExitCode::SUCCESS, "the totals differ");
+    Ok(())
 }
 
 fn tests() -> Result<()> {

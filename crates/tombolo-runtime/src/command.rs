@@ -108,7 +108,6 @@ pub async fn run_command(spec: CommandSpec) -> Result<i32, CommandError> {
         pagemap_scan: false,
     };
     let engine = Engines::start(on_demand, ticker.clone())?.get(outline.engine)?;
-    ticker.add(&engine);
     let _ticking = ticker.begin();
     let meter = Arc::new(Meter::start(spec.budget, None));
     let run: Run<'_> = match outline.world {

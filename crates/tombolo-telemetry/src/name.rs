@@ -4,21 +4,11 @@
 pub const SPAN_HTTP: &str = "http.server.request";
 /// Span: one invocation of a function.
 pub const SPAN_INVOKE: &str = "faas.invoke";
-/// Span: waiting for a free place among a function's invocations.
-pub const SPAN_WAIT: &str = "tombolo.wait";
-/// Span: making an instance.
-pub const SPAN_INSTANTIATE: &str = "tombolo.instantiate";
-/// Span: an HTTP request that a function sends out.
-pub const SPAN_OUTGOING: &str = "http.client.request";
 
 /// Attribute: the function as `app/function`.
 pub const FAAS_NAME: &str = "faas.name";
 /// Attribute: the id of the invocation, which is the request id.
 pub const FAAS_INVOCATION_ID: &str = "faas.invocation_id";
-/// Attribute: the kind of trigger, `http` for requests.
-pub const FAAS_TRIGGER: &str = "faas.trigger";
-/// Attribute: whether the code had to be mapped first.
-pub const FAAS_COLDSTART: &str = "faas.coldstart";
 /// Attribute: the method of a request.
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 /// Attribute: the status of an answer.
@@ -27,20 +17,12 @@ pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub const HTTP_ROUTE: &str = "http.route";
 /// Attribute: the path of a request, without its query.
 pub const URL_PATH: &str = "url.path";
-/// Attribute: `http` or `https`.
-pub const URL_SCHEME: &str = "url.scheme";
-/// Attribute: the host of a URL.
-pub const SERVER_ADDRESS: &str = "server.address";
-/// Attribute: the port of a URL.
-pub const SERVER_PORT: &str = "server.port";
 /// Attribute: the address of the client.
 pub const CLIENT_ADDRESS: &str = "client.address";
 /// Attribute: the error code, `TB0301`.
 pub const ERROR_TYPE: &str = "error.type";
 /// Attribute: whose fault an error is: `caller`, `guest`, `host` or `dependency`.
 pub const TOMBOLO_BLAME: &str = "tombolo.blame";
-/// Attribute of a log line of a node's own: the app.
-pub const TOMBOLO_APP: &str = "tombolo.app";
 /// Attribute of every span: the name of the service.
 pub const SERVICE_NAME: &str = "service.name";
 /// Attribute of every span: the version of the service.
