@@ -128,7 +128,7 @@ pub struct New {
     /// The app's name, and its folder's
     pub name: Name,
     /// What to begin with
-    #[arg(short, long, value_enum, default_value_t = Template::HttpRust)]
+    #[arg(short, long, value_enum, default_value_t = Template::Rust)]
     pub template: Template,
     /// Tell what would be written, and write nothing
     #[arg(long)]

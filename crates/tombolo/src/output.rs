@@ -14,8 +14,6 @@ pub struct Output {
     pub format: Format,
     /// Whether progress is left out.
     pub quiet: bool,
-    /// How much more than usual is told.
-    pub verbose: u8,
     /// Whether stderr shows colours.
     color: bool,
     /// Whether questions may be asked.
@@ -54,7 +52,6 @@ impl Output {
         Self {
             format: global.format(),
             quiet: global.quiet,
-            verbose: global.verbose,
             color,
             asks: !global.no_input && terminal && io::stdin().is_terminal() && !is_set("CI"),
             yes: global.yes,

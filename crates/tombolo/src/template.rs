@@ -7,11 +7,14 @@ use tombolo_core::Name;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Template {
     /// A function in Rust that answers HTTP
-    HttpRust,
+    #[value(name = "http-rust")]
+    Rust,
     /// A function in JavaScript that answers HTTP
-    HttpJs,
+    #[value(name = "http-js")]
+    JavaScript,
     /// A function in Python that answers HTTP
-    HttpPython,
+    #[value(name = "http-python")]
+    Python,
 }
 
 /// A file of a template: its path and its text.
@@ -40,18 +43,18 @@ impl Template {
     /// The template's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Self::HttpRust => "http-rust",
-            Self::HttpJs => "http-js",
-            Self::HttpPython => "http-python",
+            Self::Rust => "http-rust",
+            Self::JavaScript => "http-js",
+            Self::Python => "http-python",
         }
     }
 
     /// The files of an app of this name.
     pub fn files(self, app: &Name) -> Vec<(&'static str, String)> {
         let files = match self {
-            Self::HttpRust => HTTP_RUST,
-            Self::HttpJs => HTTP_JS,
-            Self::HttpPython => HTTP_PYTHON,
+            Self::Rust => HTTP_RUST,
+            Self::JavaScript => HTTP_JS,
+            Self::Python => HTTP_PYTHON,
         };
         files
             .iter()

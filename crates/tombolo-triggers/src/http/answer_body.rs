@@ -20,7 +20,13 @@ pub struct AnswerBody {
     promised_bytes: Option<u64>,
     /// HTTP/2 only: tells the stream's guard whether the client takes what it is given.
     stream: Option<Rc<StreamState>>,
+    /// HTTP/2 only: what is left of a part that was too long to be given at once.
+    held: Bytes,
 }
+
+/// The guard of an HTTP/2 stream knows that its client takes something when the next part is asked
+/// for, so that parts must be such that even a slow client takes one in time.
+const PART_BYTES_MAX: usize = 64 << 10;
 
 enum Content {
     /// No body, whatever the head says: an answer to HEAD.
@@ -64,7 +70,36 @@ impl AnswerBody {
             exchange: Some(exchange),
             promised_bytes: None,
             stream: None,
+            held: Bytes::new(),
         }
+    }
+
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.held.is_empty() {
+            return Poll::Ready(Some(Ok(self.part_of_held())));
+        }
+        let polled = match &mut self.content {
+            Content::None => Poll::Ready(None),
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Streamed(body) => Pin::new(body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) if self.stream.is_some() => match frame.into_data() {
+                Ok(data) => {
+                    self.held = data;
+                    Poll::Ready(Some(Ok(self.part_of_held())))
+                }
+                Err(trailers) => Poll::Ready(Some(Ok(trailers))),
+            },
+            polled => polled,
+        }
+    }
+
+    fn part_of_held(&mut self) -> Frame<Bytes> {
+        Frame::data(self.held.split_to(self.held.len().min(PART_BYTES_MAX)))
     }
 
     fn sent(&mut self, bytes: usize) -> Result<(), BodyError> {
@@ -110,11 +145,7 @@ impl HttpBody for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = match &mut this.content {
-            Content::None => Poll::Ready(None),
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Content::Streamed(body) => Pin::new(body).poll_frame(cx),
-        };
+        let polled = this.poll_content(cx);
         if let Some(stream) = &this.stream {
             stream.given(matches!(polled, Poll::Ready(Some(Ok(_)))));
         }
@@ -142,6 +173,7 @@ impl HttpBody for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::None => true,
+            _ if !self.held.is_empty() => false,
             Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Content::Streamed(body) => {
                 body.is_end_stream() && self.promised_bytes.is_none_or(|left| left == 0)

@@ -249,6 +249,17 @@ enum End {
     SlowHead,
 }
 
+/// What a client is waited for. Another value means that the client has done something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// That it closes, after its refusal.
+    Close,
+    /// That it takes more, after so many writes.
+    Take(u64),
+    /// The rest of a request's head.
+    Head,
+}
+
 /// Polls one connection together with its timers and with the steps of a drain.
 struct Watch {
     front: Rc<Front>,
@@ -259,8 +270,8 @@ struct Watch {
     phase: Phase,
     timer: Pin<Box<Sleep>>,
     armed: bool,
-    /// When what the connection waits for now began: the head of a request, or a stalled write.
-    waiting_since: Option<Instant>,
+    /// What the connection waits for, and since when.
+    waiting: Option<(Wait, Instant)>,
 }
 
 impl Watch {
@@ -274,7 +285,7 @@ impl Watch {
             phase: Phase::Open,
             timer: Box::pin(tokio::time::sleep(front.config.header_timeout)),
             armed: false,
-            waiting_since: None,
+            waiting: None,
         }
     }
 
@@ -325,23 +336,22 @@ impl Watch {
     fn deadline(&mut self) -> Option<(Instant, End)> {
         let config = &self.front.config;
         let state = &self.state;
+        let waiting = &mut self.waiting;
         if state.lingering.get() {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
-            return Some((since + LINGER_TIMEOUT, End::Idle));
+            return Some((since(waiting, Wait::Close) + LINGER_TIMEOUT, End::Idle));
         }
         if state.write_stalled.get() {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
+            let since = since(waiting, Wait::Take(state.writes.get()));
             return Some((since + config.body_idle_timeout, End::Idle));
         }
-        if state.in_flight.get() > 0 {
-            self.waiting_since = None;
-            return None;
-        }
-        if state.head_begun.get() {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if state.in_flight.get() == 0 && state.head_begun.get() {
+            let since = since(waiting, Wait::Head);
             return Some((since + config.header_timeout, End::SlowHead));
         }
-        self.waiting_since = None;
+        *waiting = None;
+        if state.in_flight.get() > 0 {
+            return None;
+        }
         let patience = if state.served.get() {
             config.idle_timeout
         } else {
@@ -362,5 +372,17 @@ impl Watch {
         self.armed = true;
         self.timer.as_mut().reset(deadline);
         self.timer.as_mut().poll(cx).map(|()| end)
+    }
+}
+
+/// When the client was first waited for so.
+fn since(waiting: &mut Option<(Wait, Instant)>, wait: Wait) -> Instant {
+    match *waiting {
+        Some((same, since)) if same == wait => since,
+        _ => {
+            let now = Instant::now();
+            *waiting = Some((wait, now));
+            now
+        }
     }
 }

@@ -14,9 +14,6 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-/// Most bytes that are read and thrown away so that a refused client gets to see its refusal.
-const LINGER_BYTES_MAX: usize = 1 << 20;
-
 /// What the socket, the requests and the timers of one connection tell one another.
 pub struct ConnectionState {
     pub client: IpAddr,
@@ -31,6 +28,8 @@ pub struct ConnectionState {
     pub head_begun: Cell<bool>,
     /// The client does not take what is written.
     pub write_stalled: Cell<bool>,
+    /// How often it has taken some.
+    pub writes: Cell<u64>,
     /// An answer broke: the connection must not end as if it were whole.
     pub broken: Cell<bool>,
     /// A request was refused before its body was read.
@@ -54,6 +53,7 @@ impl ConnectionState {
             served: Cell::new(false),
             head_begun: Cell::new(false),
             write_stalled: Cell::new(false),
+            writes: Cell::new(0),
             broken: Cell::new(false),
             refused_body: Cell::new(false),
             lingering: Cell::new(false),
@@ -109,7 +109,6 @@ pub struct Link {
     is_http2: bool,
     state: Rc<ConnectionState>,
     closed: bool,
-    lingered_bytes: usize,
 }
 
 impl Link {
@@ -125,7 +124,6 @@ impl Link {
             is_http2,
             state,
             closed: false,
-            lingered_bytes: 0,
         }
     }
 
@@ -138,6 +136,11 @@ impl Link {
 
     fn note_write<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.state.write_stalled.set(written.is_pending());
+        if written.is_ready() {
+            self.state
+                .writes
+                .set(self.state.writes.get().wrapping_add(1));
+        }
         written
     }
 
@@ -147,15 +150,13 @@ impl Link {
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.state.lingering.set(true);
         let mut space = [0u8; 4096];
-        while self.lingered_bytes < LINGER_BYTES_MAX {
+        loop {
             let mut buffer = ReadBuf::new(&mut space);
             ready!(self.transport.poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
-                break;
+                return Poll::Ready(Ok(()));
             }
-            self.lingered_bytes += buffer.filled().len();
         }
-        Poll::Ready(Ok(()))
     }
 }
 

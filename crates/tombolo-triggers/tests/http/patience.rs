@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tombolo_core::Code;
 use tombolo_manifest::HttpConfig;
 
@@ -124,6 +124,27 @@ async fn a_client_that_takes_nothing_holds_no_invocation() {
     );
     drop(response);
     drop(stream);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_slowly_is_not_cut() {
+    let server = Server::with(HttpConfig {
+        body_idle_timeout: SHORT * 5,
+        ..config()
+    });
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let end = tokio::time::Instant::now() + SHORT * 12;
+    let mut part = vec![0; 256 << 10];
+    while tokio::time::Instant::now() < end {
+        stream.read_exact(&mut part).await.unwrap();
+        tokio::time::sleep(SHORT / 20).await;
+    }
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ fn report(manifest: &Manifest, problems: &[DeployError], output: &Output) -> Res
         problems: problems.iter().map(Problem::from).collect(),
     };
     let count = checked.functions.len();
-    output.one(&checked, || checked.app.clone(), || String::new())?;
+    output.one(&checked, || checked.app.clone(), String::new)?;
     if problems.is_empty() {
         output.progress(format!("{}: no problems in {count} functions", checked.app));
     }

@@ -283,7 +283,7 @@ fn control_group_number(file: &str) -> Option<u64> {
     // A bound of an ancestor binds as well, so the least one counts.
     path.ancestors()
         .take_while(|folder| folder.starts_with(root))
-        .filter_map(|folder| number(&folder.join(file)))
+        .filter_map(|folder| number(folder.join(file)))
         .min()
 }
 
