@@ -24,12 +24,14 @@ struct Outcomes {
     lost: u32,
     wrong: u32,
     panicked: u32,
+    /// What the engine said when it first refused to open.
+    refusal: Option<String>,
 }
 
 impl Outcomes {
     fn json(&self) -> Value {
         json!({ "whole": self.whole, "refused_to_open": self.refused, "error_on_read": self.detected,
-            "lost_silently": self.lost, "wrong_silently": self.wrong, "panicked": self.panicked })
+            "lost_silently": self.lost, "wrong_silently": self.wrong, "panicked": self.panicked, "first_refusal": self.refusal })
     }
 }
 
@@ -184,6 +186,9 @@ fn judge(name: &str, folder: &Path, records: &[Record], outcomes: &mut Outcomes)
         }
         Ok(())
     }));
+    if let Ok(Err(refusal)) = &judged {
+        outcomes.refusal.get_or_insert_with(|| refusal.to_string());
+    }
     let count = match (judged, wrong, lost, detected) {
         (Err(_), ..) => &mut outcomes.panicked,
         (Ok(Err(_)), ..) => &mut outcomes.refused,

@@ -36,6 +36,12 @@ pub trait Row: Serialize {
     fn cells(&self) -> Vec<String>;
 }
 
+/// Several things as a structure, in the order of their fields.
+#[derive(Serialize)]
+struct Items<'a, T> {
+    items: &'a [T],
+}
+
 impl Output {
     /// The output that the global flags describe.
     pub fn new(global: &Global) -> Self {
@@ -93,7 +99,7 @@ impl Output {
     /// Prints several things, or their names, or a table of them.
     pub fn list<T: Row>(&self, items: &[T]) -> Result<(), Error> {
         match self.format {
-            Format::Json | Format::Yaml => self.structure(&serde_json::json!({ "items": items })),
+            Format::Json | Format::Yaml => self.structure(&Items { items }),
             Format::Name => write(&lines(items.iter().map(Row::name))),
             Format::Table => write(&table(items, T::COLUMNS.len())),
             Format::Wide => write(&table(items, T::COLUMNS.len() + T::WIDE.len())),

@@ -1,7 +1,5 @@
 //! Runs an embedded node for the commands that serve: start, announce, serve until a signal, drain.
 
-use std::path::Path;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -196,11 +194,10 @@ pub fn deploy_error(error: &DeployError) -> Error {
         None => report,
     };
     let report = match error {
-        DeployError::ComponentMissing { function, path }
-        | DeployError::ComponentRead { function, path, .. } => {
-            report.place(function_place(function.as_str(), path))
-        }
-        DeployError::Secret { function, .. } | DeployError::Load { function, .. } => {
+        DeployError::ComponentMissing { function, .. }
+        | DeployError::ComponentRead { function, .. }
+        | DeployError::Secret { function, .. }
+        | DeployError::Load { function, .. } => {
             report.place(format!("{} [functions.{function}]", app::MANIFEST))
         }
         DeployError::Routes(_) => report.place(format!("{} [[triggers.http]]", app::MANIFEST)),
@@ -210,12 +207,4 @@ pub fn deploy_error(error: &DeployError) -> Error {
         Code::ComponentMissing => report.help("`tombolo build` makes it"),
         code => report.help(format!("`tombolo explain {code}` tells more")),
     }
-}
-
-fn function_place(function: &str, component: &Path) -> String {
-    format!(
-        "{} [functions.{function}] component = \"{}\"",
-        app::MANIFEST,
-        component.display()
-    )
 }

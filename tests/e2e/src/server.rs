@@ -1,6 +1,6 @@
 //! A `tombolo` process that serves, known by the address on its first line of standard error.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -50,10 +50,11 @@ impl Server {
         let mut first = String::new();
         lines.read_line(&mut first)?;
         let Some(address) = announced(&first) else {
-            let mut rest = String::new();
-            std::io::Read::read_to_string(&mut lines, &mut rest).ok();
+            child.kill().ok();
             let status = child.wait()?;
-            bail!("no address on the first line, and then {status}:\n{first}{rest}");
+            let mut rest = String::new();
+            lines.read_to_string(&mut rest).ok();
+            bail!("no address on the first line ({status}):\n{first}{rest}");
         };
         let log = Arc::new(Log::default());
         let writer = Arc::clone(&log);

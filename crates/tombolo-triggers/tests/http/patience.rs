@@ -166,3 +166,19 @@ async fn connections_beyond_the_bound_wait() {
     drop(second);
     assert_eq!(waiting.await.unwrap().unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn each_head_has_its_own_time() {
+    let server = Server::with(HttpConfig {
+        header_timeout: SHORT * 2,
+        ..config()
+    });
+    let mut stream = server.connect().await;
+    for _ in 0..4 {
+        stream.write_all(b"GET /sized HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(SHORT).await;
+        stream.write_all(b"host: a\r\n\r\n").await.unwrap();
+        let answer = read_until(&mut stream, "hello").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}

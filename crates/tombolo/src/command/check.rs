@@ -86,7 +86,7 @@ fn report(manifest: &Manifest, problems: &[DeployError], output: &Output) -> Res
     let count = checked.functions.len();
     output.one(&checked, || checked.app.clone(), String::new)?;
     if problems.is_empty() {
-        output.progress(format!("{}: no problems in {count} functions", checked.app));
+        output.progress(format!("{}: no problems ({count} checked)", checked.app));
     }
     Ok(())
 }

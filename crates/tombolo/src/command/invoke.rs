@@ -130,8 +130,7 @@ fn exit_code(status: StatusCode, body: &[u8]) -> u8 {
 
 async fn print_structure(answer: Answer, output: &Output) -> Result<Bytes, Error> {
     let status = answer.head.status.as_u16();
-    let headers = answer.head.headers.iter();
-    let headers = headers
+    let headers = shown_headers(&answer)
         .map(|(name, value)| {
             (
                 name.to_string(),
@@ -149,16 +148,20 @@ async fn print_structure(answer: Answer, output: &Output) -> Result<Bytes, Error
     Ok(body)
 }
 
+/// The headers of the function's answer, without the mark of the API.
+fn shown_headers(answer: &Answer) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let headers = answer.head.headers.iter();
+    headers.filter(|(name, _)| **name != tombolo_api::invocation::ANSWERED)
+}
+
 /// Status line and headers as HTTP/1.1 writes them.
 fn head(answer: &Answer) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {}\r\n", answer.head.status).into_bytes();
-    for (name, value) in &answer.head.headers {
-        if *name != tombolo_api::invocation::ANSWERED {
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
-        }
+    for (name, value) in shown_headers(answer) {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
     head
