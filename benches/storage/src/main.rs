@@ -1,7 +1,8 @@
 //! Measures the candidates for the storage engine of `tombolo-store`: one table, and JSON.
 //!
 //! `cargo run --release [-- FOLDER [JSON]]`. The folder should be on the disk that counts; by
-//! default it is a temporary folder under `target`. Every measurement runs in a process of its own.
+//! default it is a temporary folder under `target`, where the JSON goes too. Every measurement runs in
+//! a process of its own; the whole takes about four minutes.
 
 mod contender;
 mod cut;
@@ -31,8 +32,11 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["child", phase, name, folder, rest @ ..] => child(phase, name, Path::new(folder), rest),
-        [] => measure(Path::new("target/storage-bench"), Path::new("storage.json")),
-        [folder] => measure(Path::new(folder), Path::new("storage.json")),
+        [] => measure(
+            Path::new("target/storage-bench"),
+            Path::new("target/storage.json"),
+        ),
+        [folder] => measure(Path::new(folder), Path::new("target/storage.json")),
         [folder, json] => measure(Path::new(folder), Path::new(json)),
         _ => bail!("usage: storage-bench [FOLDER [JSON]]"),
     }

@@ -83,6 +83,12 @@ impl Error {
         self.with(|report| report.place = Some(place.to_string()))
     }
 
+    /// Another place for a failure that has one.
+    #[must_use]
+    pub fn place_instead(self, place: impl ToString) -> Self {
+        self.with(|report| report.place = report.place.take().map(|_| place.to_string()))
+    }
+
     /// Adds an error and everything that caused it.
     #[must_use]
     pub fn why(self, cause: &(dyn std::error::Error + 'static)) -> Self {

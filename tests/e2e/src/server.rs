@@ -1,6 +1,6 @@
-//! A `tombolo` process that serves, known by the address on its first line of standard error.
+//! A `tombolo` process that serves, known by the address that it says on standard error.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    before: String,
     log: Arc<Log>,
 }
 
-#[derive(Default)]
 struct Log {
     text: Mutex<String>,
     grown: Condvar,
@@ -47,16 +47,22 @@ impl Server {
             .context("the binary cannot be started")?;
         let stderr = child.stderr.take().context("stderr is no pipe")?;
         let mut lines = BufReader::new(stderr);
-        let mut first = String::new();
-        lines.read_line(&mut first)?;
-        let Some(address) = announced(&first) else {
-            child.kill().ok();
-            let status = child.wait()?;
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).ok();
-            bail!("no address on the first line ({status}):\n{first}{rest}");
+        let mut before = String::new();
+        let address = loop {
+            let start = before.len();
+            if lines.read_line(&mut before)? == 0 {
+                let status = child.wait()?;
+                bail!("no address, and then {status}:\n{before}");
+            }
+            if let Some(address) = announced(before.get(start..).unwrap_or_default()) {
+                before.truncate(start);
+                break address;
+            }
         };
-        let log = Arc::new(Log::default());
+        let log = Arc::new(Log {
+            text: Mutex::new(before.clone()),
+            grown: Condvar::new(),
+        });
         let writer = Arc::clone(&log);
         // Ends with the pipe, which ends with the process.
         thread::spawn(move || {
@@ -70,6 +76,7 @@ impl Server {
         Ok(Self {
             child,
             address,
+            before,
             log,
         })
     }
@@ -88,7 +95,12 @@ impl Server {
         Client::http2(self.address)
     }
 
-    /// What the process has written on standard error so far, but for its first line.
+    /// What the process wrote on standard error before it said where it listens.
+    pub fn before_address(&self) -> &str {
+        &self.before
+    }
+
+    /// What the process has written on standard error so far, but for the line with the address.
     pub fn log(&self) -> String {
         let text = self.log.text.lock().expect("no holder of the lock panics");
         text.clone()

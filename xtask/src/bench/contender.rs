@@ -15,8 +15,6 @@ pub const SERVER_CORE: &str = "0";
 /// Flags that let `wasmtime serve` keep the memory of its pool resident.
 const WASMTIME_TUNED: &str = "-Opooling-memory-keep-resident=2097152,pooling-table-keep-resident=65536,pooling-pagemap-scan=y";
 pub const CONTROL: &str = "control";
-/// What every contender answers with `hello, world`, in its own capitals.
-pub const PATH: &str = "/hello/world";
 
 /// A server that can be measured.
 pub struct Contender {
@@ -26,6 +24,13 @@ pub struct Contender {
     program: PathBuf,
     /// `{}` stands for HOST:PORT and `{port}` for the port alone.
     arguments: Vec<String>,
+}
+
+/// A contender that is up.
+pub struct Running {
+    pub server: Server,
+    /// What is asked of it, and answered with `hello, world` in its own capitals.
+    pub url: String,
 }
 
 /// What takes part, and what would if it were installed.
@@ -53,12 +58,12 @@ enum GuestKind {
 }
 
 impl Contender {
-    pub fn start(&self) -> Result<Server> {
+    pub fn start(&self) -> Result<Running> {
         let address = free_address()?;
         let mut command = self.command(address);
         let server = Server::listening(&mut command, address)
             .with_context(|| format!("{} does not start", self.name))?;
-        let answer = server.ask(PATH)?;
+        let answer = server.ask(self.path())?;
         let greets = answer.body.to_lowercase().starts_with("hello, world");
         ensure!(
             answer.status == 200 && greets,
@@ -67,7 +72,17 @@ impl Contender {
             answer.status,
             answer.body
         );
-        Ok(server)
+        let url = format!("http://{address}{}", self.path());
+        Ok(Running { server, url })
+    }
+
+    /// The templates' functions greet by name, everything else answers at the root.
+    fn path(&self) -> &'static str {
+        if self.name.ends_with(", js") || self.name.ends_with(", python") {
+            "/hello/world"
+        } else {
+            "/"
+        }
     }
 
     fn command(&self, address: SocketAddr) -> Command {

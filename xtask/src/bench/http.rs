@@ -7,12 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use super::HttpOptions;
-use super::contender::Field;
+use super::contender::{Field, Running};
 use super::report::{Entry, Report};
 use super::round::{self, Sample};
 use super::{latency, statistics};
 use crate::process;
-use crate::serving::Server;
 use crate::setup;
 
 const WARM_UP_SECONDS: u32 = 1;
@@ -38,7 +37,7 @@ pub fn run(options: &HttpOptions) -> Result<()> {
         .zip(samples)
         .map(|(contender, samples)| Entry::new(&contender.name, &contender.remark, samples))
         .collect();
-    let by_name: BTreeMap<&str, &Server> = field
+    let by_name: BTreeMap<&str, &Running> = field
         .contenders
         .iter()
         .map(|contender| contender.name.as_str())
@@ -59,7 +58,7 @@ pub fn run(options: &HttpOptions) -> Result<()> {
 }
 
 /// One sample of each server in each round, in an order drawn anew for each round.
-fn measure(options: &HttpOptions, servers: &[Server], seed: u64) -> Result<Vec<Vec<Sample>>> {
+fn measure(options: &HttpOptions, servers: &[Running], seed: u64) -> Result<Vec<Vec<Sample>>> {
     let mut samples = vec![Vec::new(); servers.len()];
     let mut state = seed;
     for round in 1..=options.rounds {

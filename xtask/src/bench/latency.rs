@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::contender::PATH;
+use super::contender::Running;
 use super::report::Entry;
 use super::round::{CONNECTIONS, LOAD_CORE};
 use crate::process::{self, find, program};
-use crate::serving::Server;
 
 /// Goal P3: ours against theirs, at this part of what theirs can carry.
 const OURS: &str = "tombolo fresh, p2";
@@ -42,7 +41,7 @@ struct Percentiles {
 }
 
 /// Empty when oha or one of the two servers is missing.
-pub fn measure(servers: &BTreeMap<&str, &Server>, entries: &[Entry]) -> Result<Vec<Latency>> {
+pub fn measure(servers: &BTreeMap<&str, &Running>, entries: &[Entry]) -> Result<Vec<Latency>> {
     let saturation = entries.iter().find(|entry| entry.name == THEIRS);
     let (Some(oha), Some(entry)) = (find("oha"), saturation) else {
         return Ok(Vec::new());
@@ -51,17 +50,24 @@ pub fn measure(servers: &BTreeMap<&str, &Server>, entries: &[Entry]) -> Result<V
     let mut latencies = Vec::new();
     for _ in 0..ROUNDS {
         for name in [OURS, THEIRS] {
-            let Some(server) = servers.get(name) else {
+            let Some(running) = servers.get(name) else {
                 continue;
             };
             let rate_text = rate.to_string();
             let connections = CONNECTIONS.to_string();
-            let url = format!("http://{}{PATH}", server.address());
             let mut command = program("taskset", &["--cpu-list", LOAD_CORE], process::repository());
             command
                 .arg(&oha)
                 .args(["--no-tui", "--latency-correction", "--output-format=json"]);
-            command.args(["-q", &rate_text, "-c", &connections, "-z", "5s", &url]);
+            command.args([
+                "-q",
+                &rate_text,
+                "-c",
+                &connections,
+                "-z",
+                "5s",
+                &running.url,
+            ]);
             let text = process::output(&mut command)?;
             let report: OhaReport =
                 serde_json::from_str(&text).context("cannot read oha's report")?;

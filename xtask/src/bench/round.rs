@@ -6,9 +6,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-use super::contender::PATH;
+use super::contender::Running;
 use crate::process::{self, program};
-use crate::serving::Server;
 
 /// The load generator's core; the server has the other one.
 pub const LOAD_CORE: &str = "1";
@@ -23,10 +22,10 @@ pub struct Sample {
     pub cpu_us_per_request: f64,
 }
 
-pub fn measure(server: &Server, seconds: u32) -> Result<Sample> {
-    let process_id = server.process_id();
+pub fn measure(running: &Running, seconds: u32) -> Result<Sample> {
+    let process_id = running.server.process_id();
     let before = cpu_seconds(process_id)?;
-    let (requests, requests_per_second) = load(server, seconds)?;
+    let (requests, requests_per_second) = load(running, seconds)?;
     let cpu = cpu_seconds(process_id)? - before;
     Ok(Sample {
         requests_per_second,
@@ -35,8 +34,7 @@ pub fn measure(server: &Server, seconds: u32) -> Result<Sample> {
 }
 
 /// Keeps the server busy and returns the requests it answered, in all and for each second.
-pub fn load(server: &Server, seconds: u32) -> Result<(f64, f64)> {
-    let url = format!("http://{}{PATH}", server.address());
+pub fn load(running: &Running, seconds: u32) -> Result<(f64, f64)> {
     let connections = format!("-c{CONNECTIONS}");
     let duration = format!("-d{seconds}s");
     let arguments = [
@@ -46,7 +44,7 @@ pub fn load(server: &Server, seconds: u32) -> Result<(f64, f64)> {
         "-t1",
         &connections,
         &duration,
-        &url,
+        &running.url,
     ];
     let mut wrk = program("taskset", &arguments, process::repository());
     let text = process::output(wrk.stderr(Stdio::inherit()))?;

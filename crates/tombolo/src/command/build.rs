@@ -164,7 +164,8 @@ async fn build_one(folder: &Path, name: &Name, command: &str) -> Result<(), Erro
     }
     let failed = |code| {
         Error::new(code, format!("the build of `{name}` failed ({status})")).place(format!(
-            "[functions.{name}] build = {{ command = \"{command}\" }}"
+            "{} [functions.{name}] build = {{ command = \"{command}\" }}",
+            app::MANIFEST
         ))
     };
     let missing = Tool::of_command(command)

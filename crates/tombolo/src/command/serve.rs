@@ -39,7 +39,9 @@ pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<
         apps: vec![AppSource { folder, manifest }],
         dev: false,
     };
-    server::serve(options, output).await
+    // There is no manifest to point into.
+    let outcome = server::serve(options, output).await;
+    outcome.map_err(|error| error.place_instead(file.display()))
 }
 
 /// An app of one function that answers every path.

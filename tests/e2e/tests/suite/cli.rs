@@ -24,7 +24,7 @@ async fn invoke_reaches_the_running_node_or_starts_the_app_for_one_call() -> Res
     );
     let failed = app.run(&["invoke", "main", "--http", "GET /trap"])?;
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
-    assert!(failed.stderr.contains("TB0301"), "{}", failed.stderr);
+    assert!(failed.stdout.contains("TB0301"), "{}", failed.stdout);
     let nobody = app.run(&["invoke", "nobody"])?;
     assert_eq!(nobody.code, Some(4), "{}", nobody.stderr);
     Ok(())
