@@ -11,6 +11,7 @@ use tombolo_manifest::{DirectoryGrant, HostPattern, Isolation, Limits, SocketGra
 use tombolo_store::KeyValue;
 use tombolo_telemetry::{FunctionMetrics, LogStream};
 use wasmtime::Engine;
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 pub(crate) use tombolo_manifest::Grants;
@@ -214,11 +215,18 @@ pub(crate) fn grant_sockets(wasi: &mut WasiCtxBuilder, grants: &[SocketGrant]) {
     if grants.is_empty() {
         return;
     }
-    wasi.allow_ip_name_lookup(true);
+    wasi.allow_ip_name_lookup(true)
+        .allow_tcp(true)
+        .allow_udp(true);
     let grants: Arc<[SocketGrant]> = grants.into();
-    wasi.socket_addr_check(move |address, _| {
+    wasi.socket_addr_check(move |address, usage| {
         let grants = Arc::clone(&grants);
         Box::pin(async move {
+            // Before it connects, a guest's socket is bound to no address in particular; that reaches nobody.
+            let bind = matches!(usage, SocketAddrUse::TcpBind | SocketAddrUse::UdpBind);
+            if bind && address.ip().is_unspecified() && address.port() == 0 {
+                return true;
+            }
             for grant in grants.iter() {
                 let SocketGrant::Endpoint { host, port } = grant else {
                     return true;

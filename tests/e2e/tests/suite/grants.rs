@@ -57,7 +57,6 @@ async fn sockets_are_refused_without_a_grant() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "sockets are refused in spite of a grant"]
 async fn a_granted_endpoint_is_reached_and_no_other() -> Result<()> {
     let (granted, other) = (Origin::start()?, Origin::start()?);
     let address = granted.address().to_string();
