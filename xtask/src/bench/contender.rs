@@ -64,7 +64,7 @@ impl Contender {
         let server = Server::listening(&mut command, address)
             .with_context(|| format!("{} does not start", self.name))?;
         let answer = server.ask(self.path())?;
-        let greets = answer.body.to_lowercase().starts_with("hello, world");
+        let greets = answer.body.to_lowercase().contains("hello, world");
         ensure!(
             answer.status == 200 && greets,
             "{} answers {} {:?} instead of hello, world",
