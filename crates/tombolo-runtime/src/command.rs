@@ -1,5 +1,6 @@
 //! Runs a command (`wasi:cli` 0.2 and 0.3, and core modules of WASI preview 1) with the process's own stdin, stdout and stderr.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -102,11 +103,7 @@ pub async fn run_command(spec: CommandSpec) -> Result<i32, CommandError> {
     let binary = imports::binary(&spec.program)?;
     let outline = Outline::read(&binary).map_err(|_| LoadError::NotComponent)?;
     let ticker = Ticker::start().map_err(CommandError::Thread)?;
-    let on_demand = Allocation {
-        pool_slots: None,
-        keep_resident_bytes: 0,
-        pagemap_scan: false,
-    };
+    let on_demand = Allocation::on_demand(true);
     let engine = Engines::start(on_demand, ticker.clone())?.get(outline.engine)?;
     let _ticking = ticker.begin();
     let meter = Arc::new(Meter::start(spec.budget, None));
@@ -292,6 +289,7 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
     };
     Ok(Egress {
         caller,
+        callers: BTreeMap::new(),
         grants: Arc::new(grants),
         http: Client::new(Arc::new(Machine)),
         dispatcher: None,

@@ -13,6 +13,7 @@ use wasmtime::Store;
 use wasmtime::component::Accessor;
 use wasmtime_wasi_http::p3::bindings::Service;
 
+use crate::egress::Caller;
 use crate::failure;
 use crate::function::{Function, REUSE_MAX};
 use crate::instance::{Pre, into_concurrent, serve_concurrent};
@@ -157,7 +158,7 @@ fn start(
     shared: &Arc<Shared>,
     function: &Arc<Function>,
     code: &Arc<Pre>,
-    caller: crate::egress::Caller,
+    caller: Caller,
 ) -> Result<Worker, Failure> {
     // One store serves many: its time is not theirs, so the wall limit is each invocation's own.
     let budget = Budget {
@@ -226,7 +227,7 @@ async fn serve_jobs(
             job = jobs.recv() => match job {
                 Some(job) => {
                     meter.begin_share();
-                    accessor.with(|mut access| access.data_mut().egress.caller = job.begin.caller.clone());
+                    begin_log(accessor, &job.begin.caller, running.is_empty());
                     running.push(serve_job(accessor, service, job, meter));
                 }
                 None if running.is_empty() => return Ok(()),
@@ -237,6 +238,21 @@ async fn serve_jobs(
             Some(result) = running.next(), if !running.is_empty() => result?,
         }
     }
+}
+
+/// Each invocation brings a budget of log bytes. Which of several a line belongs to cannot be told, so
+/// lines name the invocation only while it is alone.
+fn begin_log(accessor: &Accessor<State>, caller: &Caller, alone: bool) {
+    accessor.with(|mut access| {
+        let state = access.data_mut();
+        let log_bytes = state.function.limits.budget.log_bytes;
+        if alone {
+            let trace_id = caller.trace.trace_id;
+            state.log.begin(&caller.request_id, trace_id, log_bytes);
+        } else {
+            state.log.begin("", 0, log_bytes);
+        }
+    });
 }
 
 async fn serve_job(
@@ -252,6 +268,7 @@ async fn serve_job(
         begin.request,
         begin.head,
         begin.body_read,
+        Some(begin.caller),
     )
     .await;
     drop(taken);

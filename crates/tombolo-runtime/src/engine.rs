@@ -9,6 +9,7 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
+use crate::cgroup;
 use crate::ticker::Ticker;
 
 /// Which engine a component needs.
@@ -29,6 +30,20 @@ pub struct Allocation {
     pub keep_resident_bytes: usize,
     /// Whether dirty pages are found by `PAGEMAP_SCAN`.
     pub pagemap_scan: bool,
+    /// Whether each memory reserves the addresses of the largest one, which spares its checks.
+    pub reserve_memory: bool,
+}
+
+impl Allocation {
+    /// Each instance is allocated by itself.
+    pub(crate) fn on_demand(reserve_memory: bool) -> Self {
+        Self {
+            pool_slots: None,
+            keep_resident_bytes: 0,
+            pagemap_scan: false,
+            reserve_memory,
+        }
+    }
 }
 
 impl fmt::Display for Allocation {
@@ -76,6 +91,8 @@ const ADDRESS_BYTES: u64 = 1 << 46;
 const SLOT_MEMORY_BYTES: u64 = 4 << 20;
 const KEEP_RESIDENT_BYTES_MAX: u64 = 2 << 20;
 const SLOTS_MIN: u32 = 16;
+/// Addresses that a memory without a reservation takes beyond its size, so that it seldom moves.
+const MEMORY_GROWTH_BYTES: u64 = 4 << 20;
 
 impl Probe {
     /// Reads the limits of this machine and process.
@@ -94,23 +111,8 @@ impl Probe {
                 .map(|kib| kib << 10)
         };
         let physical = kib("MemTotal:").unwrap_or(1 << 30);
-        let cgroup = [
-            "/sys/fs/cgroup/memory.max",
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        ]
-        .iter()
-        .find_map(|path| {
-            std::fs::read_to_string(path)
-                .ok()?
-                .trim()
-                .parse::<u64>()
-                .ok()
-        });
-        let own_cgroup = own_cgroup_limit_bytes();
-        let memory_bytes = [cgroup, own_cgroup]
-            .into_iter()
-            .flatten()
-            .fold(physical, u64::min);
+        let memory_bytes =
+            cgroup::memory_limit_bytes().map_or(physical, |limit| limit.min(physical));
         Self {
             memory_bytes,
             address_bytes: getrlimit(Resource::As)
@@ -131,30 +133,17 @@ impl Probe {
             .min(by_address);
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         if slots < SLOTS_MIN.min(concurrency) {
-            return Allocation {
-                pool_slots: None,
-                keep_resident_bytes: 0,
-                pagemap_scan: false,
-            };
+            return Allocation::on_demand(false);
         }
         let keep =
             (self.memory_bytes / 8 / u64::from(slots)).clamp(64 << 10, KEEP_RESIDENT_BYTES_MAX);
         Allocation {
             pool_slots: Some(slots),
+            reserve_memory: true,
             keep_resident_bytes: usize::try_from(keep).unwrap_or(64 << 10),
             pagemap_scan: !self.swap && PoolingAllocationConfig::is_pagemap_scan_available(),
         }
     }
-}
-
-/// The memory limit of the cgroup (v2) that this process is in, where it is not the root's.
-fn own_cgroup_limit_bytes() -> Option<u64> {
-    let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = membership
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))?;
-    let limit = std::fs::read_to_string(format!("/sys/fs/cgroup/{path}/memory.max")).ok()?;
-    limit.trim().parse().ok()
 }
 
 impl Engines {
@@ -163,11 +152,7 @@ impl Engines {
         let (plain, allocation) = match engine(EngineKind::Plain, wanted) {
             Err(error) if wanted.pool_slots.is_some() => {
                 tracing::warn!(%error, "the pool cannot be reserved, instances are allocated on demand");
-                let on_demand = Allocation {
-                    pool_slots: None,
-                    keep_resident_bytes: 0,
-                    pagemap_scan: false,
-                };
+                let on_demand = Allocation::on_demand(false);
                 (engine(EngineKind::Plain, on_demand)?, on_demand)
             }
             result => (result?, wanted),
@@ -236,6 +221,13 @@ fn engine(kind: EngineKind, allocation: Allocation) -> Result<Engine, EngineErro
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     } else {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        if !allocation.reserve_memory {
+            // Memories take the addresses that they need and are checked by comparison, not by guards.
+            config
+                .memory_reservation(0)
+                .memory_reservation_for_growth(MEMORY_GROWTH_BYTES)
+                .memory_guard_size(64 << 10);
+        }
     }
     Engine::new(&config).map_err(EngineError)
 }
@@ -283,6 +275,7 @@ mod tests {
             pool_slots: Some(100_000),
             keep_resident_bytes: 0,
             pagemap_scan: false,
+            reserve_memory: true,
         };
         let engines = Engines::start(wanted, Ticker::start().unwrap()).unwrap();
         assert_eq!(engines.allocation().pool_slots, None);

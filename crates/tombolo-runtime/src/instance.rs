@@ -12,6 +12,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::{self, bindings as p3_bindings};
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
+use crate::egress::Caller;
 use crate::state::State;
 use crate::world::World;
 
@@ -122,7 +123,7 @@ async fn serve_03(
 ) -> wasmtime::Result<()> {
     store
         .run_concurrent(async |accessor| {
-            serve_concurrent(accessor, service, request, head, body_read).await?;
+            serve_concurrent(accessor, service, request, head, body_read, None).await?;
             poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
             Ok(())
         })
@@ -133,26 +134,42 @@ async fn serve_03(
 type Processed = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 /// Serves one request in an instance of 0.3 that may be serving others; ends when the body was read.
+/// What the guest does for this request is then known to be done for `caller`.
 pub(crate) async fn serve_concurrent(
     accessor: &Accessor<State>,
     service: &p3_bindings::Service,
     request: Request<WasiBody>,
     head: oneshot::Sender<Head>,
     body_read: oneshot::Receiver<()>,
+    caller: Option<Caller>,
 ) -> wasmtime::Result<()> {
-    let (request, processed) = accessor.with(|mut access| {
+    let handle = service.wasi_http_handler().func_handle();
+    let (call, processed) = accessor.with(|mut access| -> wasmtime::Result<_> {
         let (request, processed) = p3::Request::from_http(access.data_mut().http().hooks, request);
         let processed: Processed = Box::pin(processed);
-        (request, processed)
-    });
-    let answer = match service.handle(accessor, request).await? {
-        Ok(response) => Ok(accessor.with(|access| response.into_http(access, processed))?),
-        Err(code) => Err(format!("{code:?}")),
-    };
+        let request = access.data_mut().table.push(request)?;
+        let call = handle.start_call_concurrent(&mut access, (request,))?;
+        if let Some(caller) = caller {
+            access.data_mut().egress.begin(call.task(), caller);
+        }
+        Ok((call, processed))
+    })?;
+    let task = call.task();
+    let (answer,) = handle.finish_call_concurrent(accessor, call).await?;
+    let answer = accessor.with(|mut access| -> wasmtime::Result<Head> {
+        match answer {
+            Ok(response) => {
+                let response = access.data_mut().table.delete(response)?;
+                Ok(Ok(response.into_http(access, processed)?))
+            }
+            Err(code) => Ok(Err(format!("{code:?}"))),
+        }
+    })?;
     let _ = head.send(answer);
     // The body is moved by the instance's own loop, which therefore lives until the body is read; a
     // sender that is dropped says that nobody reads any more.
     let _ = body_read.await;
+    accessor.with(|mut access| access.data_mut().egress.end(task));
     Ok(())
 }
 

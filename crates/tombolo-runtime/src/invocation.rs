@@ -1,5 +1,6 @@
 //! One invocation, polled inline by whoever waits for its answer: admission, instance, head, body, account.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -208,6 +209,7 @@ pub(crate) fn fresh_state(
 ) -> Result<State, Failure> {
     let egress = Egress {
         caller,
+        callers: BTreeMap::new(),
         grants: Arc::clone(&function.grants),
         http: shared.http.clone(),
         dispatcher: shared.dispatcher.get().cloned(),

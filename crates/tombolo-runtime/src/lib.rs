@@ -2,6 +2,7 @@
 
 mod answer;
 mod capabilities;
+mod cgroup;
 mod code_cache;
 mod command;
 mod concurrent;

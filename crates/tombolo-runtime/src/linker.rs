@@ -6,6 +6,7 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::capabilities;
+use crate::egress;
 use crate::engine::EngineKind;
 use crate::state::State;
 
@@ -42,6 +43,7 @@ fn link(kind: EngineKind, engine: &Engine) -> wasmtime::Result<Linker<State>> {
     if kind == EngineKind::Concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        egress::link_client(&mut linker)?;
         capabilities::link_concurrent(&mut linker)?;
     }
     Ok(linker)

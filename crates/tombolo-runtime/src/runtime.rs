@@ -117,11 +117,7 @@ impl Runtime {
         let slots = options.concurrency.saturating_mul(2);
         let wanted = match options.pooling {
             true => probe.allocation(slots),
-            false => Allocation {
-                pool_slots: None,
-                keep_resident_bytes: 0,
-                pagemap_scan: false,
-            },
+            false => Allocation::on_demand(true),
         };
         let engines = Engines::start(wanted, ticker.clone())?;
         let allocation = engines.allocation();

@@ -19,6 +19,14 @@ pub const HTTP_ROUTE: &str = "http.route";
 pub const URL_PATH: &str = "url.path";
 /// Attribute: the address of the client.
 pub const CLIENT_ADDRESS: &str = "client.address";
+/// Attribute: the version of HTTP.
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// Attribute: the bytes of an answer's body that were sent.
+pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+/// Attribute: from the head of a request to the end of its answer, in microseconds.
+pub const DURATION_US: &str = "duration_us";
+/// Attribute: whether an answer broke after its head.
+pub const CUT: &str = "cut";
 /// Attribute: the error code, `TB0301`.
 pub const ERROR_TYPE: &str = "error.type";
 /// Attribute: whose fault an error is: `caller`, `guest`, `host` or `dependency`.

@@ -9,7 +9,7 @@ mod doctor;
 mod explain;
 mod get;
 mod invoke;
-mod logs;
+pub mod logs;
 mod new;
 mod run;
 mod serve;

@@ -27,6 +27,8 @@ pub struct Report {
     what: String,
     place: Option<String>,
     why: Vec<String>,
+    /// The guest's frames, innermost first, one a line.
+    frames: Option<String>,
     help: Option<String>,
 }
 
@@ -44,6 +46,7 @@ impl Error {
             what: what.into(),
             place: None,
             why: Vec::new(),
+            frames: None,
             help: None,
         }))
     }
@@ -101,6 +104,12 @@ impl Error {
         })
     }
 
+    /// Where the guest was.
+    #[must_use]
+    pub fn frames(self, frames: String) -> Self {
+        self.with(|report| report.frames = Some(frames))
+    }
+
     /// What to do next.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
@@ -142,6 +151,9 @@ impl Report {
         }
         for why in &self.why {
             let _ = write!(text, "\n  because {}", why.replace('\n', "\n    "));
+        }
+        for frame in self.frames.iter().flat_map(|frames| frames.lines()) {
+            let _ = write!(text, "\n  {frame}");
         }
         if let Some(help) = &self.help {
             let _ = write!(text, "\nhelp: {help}");

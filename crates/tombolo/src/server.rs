@@ -1,14 +1,18 @@
 //! Runs an embedded node for the commands that serve: start, announce, serve until a signal, drain.
 
+use std::path::PathBuf;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tombolo_api::{Address, Client, LogQuery};
 use tombolo_core::Code;
 use tombolo_manifest::{LogFormat, NodeConfig};
 use tombolo_node::{AppSource, DeployError, Node, NodeOptions, RunError, StartError};
 use tombolo_telemetry::node_log;
 
-use crate::arguments::{Global, Up};
+use crate::arguments::{Format, Global, Up};
+use crate::command::logs;
 use crate::error::Error;
 use crate::output::Output;
 use crate::{app, arguments};
@@ -49,8 +53,8 @@ pub fn app_and_config(arguments: &Up, global: &Global) -> Result<(AppSource, Nod
     Ok((AppSource { folder, manifest }, config))
 }
 
-/// Starts the log of the node itself, on stderr.
-pub fn start_log(config: &NodeConfig, global: &Global) -> Result<(), Error> {
+/// Starts the log of the node itself, on stderr, where it comes out when the answer is dropped.
+pub fn start_log(config: &NodeConfig, global: &Global) -> Result<node_log::HeldLog, Error> {
     let options = node_log::NodeLogOptions {
         format: match config.telemetry.log_format {
             LogFormat::Text => node_log::LogFormat::Text,
@@ -101,8 +105,22 @@ fn target(target: &tombolo_manifest::HttpTarget) -> String {
     }
 }
 
+/// Who reads what functions log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionLog {
+    /// Whoever asks for it with `tombolo logs`.
+    Kept,
+    /// Whoever started the server, on stderr.
+    Printed,
+}
+
 /// Starts a node, announces it and serves until a signal comes; what runs then is finished.
-pub async fn serve(options: NodeOptions, output: &Output) -> Result<(), Error> {
+pub async fn serve(
+    options: NodeOptions,
+    log: node_log::HeldLog,
+    function_log: FunctionLog,
+    output: &Output,
+) -> Result<(), Error> {
     let mut signals = Signals::take()?;
     let (config, apps) = (options.config.clone(), options.apps.clone());
     let node = tokio::select! {
@@ -110,8 +128,32 @@ pub async fn serve(options: NodeOptions, output: &Output) -> Result<(), Error> {
         () = signals.stop() => return Ok(()),
     };
     announce(&node, &config, &apps, output);
+    drop(log);
     let running = Running::start(node);
+    let mut printing = JoinSet::new();
+    if function_log == FunctionLog::Printed {
+        printing.spawn(print_log(config.store, *output));
+    }
     running.until(signals.stop(), output).await
+}
+
+/// Prints what functions log, as `tombolo logs -f` would, on stderr.
+pub async fn print_log(store: PathBuf, output: Output) {
+    let Ok(address) = Address::read(&store) else {
+        return;
+    };
+    let query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let Ok(mut stream) = Client::new(address).logs(&query).await else {
+        return;
+    };
+    while let Ok(Some(entry)) = stream.next().await {
+        if let Ok(line) = logs::format_entry(&entry, Format::Table) {
+            output.say(line.trim_end());
+        }
+    }
 }
 
 /// A node that runs.

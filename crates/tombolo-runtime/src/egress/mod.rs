@@ -4,6 +4,7 @@ mod client;
 mod idle;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -17,13 +18,18 @@ use tombolo_core::{
     Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, TraceContext,
     header,
 };
+use wasmtime::AsContextMut as _;
+use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource};
+use wasmtime_wasi_http::p3::{self, bindings::http::client as client_03};
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks,
+    DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttp, WasiHttpHooks,
+    WasiHttpView,
 };
 
 pub(crate) use client::{Client, Machine};
 
 use crate::function::Grants;
+use crate::state::State;
 
 /// The domain under which functions are called by name.
 const FUNCTION_DOMAIN: &str = ".fn.tombolo.internal";
@@ -41,7 +47,10 @@ pub(crate) struct Caller {
 
 /// The hooks of one instance.
 pub(crate) struct Egress {
+    /// For whom the guest is running: set before each request that leaves.
     pub(crate) caller: Caller,
+    /// Those whom an instance serves at once, by the guest's task.
+    pub(crate) callers: BTreeMap<GuestTaskId, Caller>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) http: Client,
     pub(crate) dispatcher: Option<Weak<dyn Invoke>>,
@@ -95,6 +104,28 @@ impl WasiHttpHooks for Egress {
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Failure>> + Send>>;
 
 impl Egress {
+    /// The task works for this caller from now on.
+    pub(crate) fn begin(&mut self, task: GuestTaskId, caller: Caller) {
+        // An import that does not tell its task is put down to the newest caller, with the hops of
+        // the one that has most: a loop is found all the same.
+        let hops = self.callers.values().map(|other| other.hops).max();
+        self.caller = caller.clone();
+        self.caller.hops = caller.hops.max(hops.unwrap_or_default());
+        self.callers.insert(task, caller);
+    }
+
+    /// The task is done.
+    pub(crate) fn end(&mut self, task: GuestTaskId) {
+        self.callers.remove(&task);
+    }
+
+    /// What leaves next, leaves for the caller of one of these tasks.
+    fn work_for(&mut self, tasks: &[GuestTaskId]) {
+        if let Some(caller) = tasks.iter().find_map(|task| self.callers.get(task)) {
+            self.caller = caller.clone();
+        }
+    }
+
     /// A call of another function: `<function>` of the same app, or `<function>.<app>` by grant.
     fn call(&self, name: &str, mut request: Request<WasiBody>) -> Result<Answer, Error> {
         let function = self.callee(name)?;
@@ -148,6 +179,34 @@ impl Egress {
         }
         Ok(callee)
     }
+}
+
+/// Links `wasi:http/client` so that each request leaves for the invocation whose task sends it.
+pub(crate) fn link_client(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:http/client@0.3.0")?
+        .func_wrap_concurrent(
+            "send",
+            |accessor: &Accessor<State>, (request,): (Resource<p3::Request>,)| {
+                Box::pin(async move {
+                    accessor.with(|mut access| -> wasmtime::Result<()> {
+                        let mut store = access.as_context_mut();
+                        let tasks: Vec<_> = store.async_call_stack()?.collect();
+                        store.data_mut().egress.work_for(&tasks);
+                        Ok(())
+                    })?;
+                    let http = accessor.with_getter::<WasiHttp>(<State as WasiHttpView>::http);
+                    let sent = <WasiHttp as client_03::HostWithStore<State>>::send(&http, request);
+                    match sent.await {
+                        Ok(response) => Ok((Ok(response),)),
+                        Err(error) => Ok((Err(error.downcast()?),)),
+                    }
+                })
+            },
+        )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// The answer that a caller outside the process would see.

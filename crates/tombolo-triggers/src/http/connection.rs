@@ -24,8 +24,8 @@ use super::answer::answer;
 use super::front::{Front, Phase};
 use super::limits;
 use super::link::{ConnectionState, Link, Transport};
-use super::refusal::refuse;
 use super::streams::{RunningStreams, Streams};
+use super::unreadable::closing_refusal;
 
 /// How HTTP/2 begins when it was not agreed on before (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,7 +53,7 @@ pub async fn serve(
             early,
             is_http2,
         })) => {
-            let link = Link::new(transport, early, is_http2, state.clone());
+            let link = Link::new(transport, early, is_http2, state.clone(), front.clone());
             if is_http2 {
                 serve_http2(front, link, state).await;
             } else {
@@ -142,26 +142,7 @@ async fn serve_http1(front: Rc<Front>, link: Link, state: Rc<ConnectionState>) {
 async fn refuse_slow_head(front: &Front, mut link: Link) -> std::io::Result<()> {
     let detail = "the client did not send the head of its request in time";
     let failure = Failure::new(Code::ClientTooSlow, Blame::Caller, detail);
-    front.telemetry.http().start();
-    front
-        .telemetry
-        .http()
-        .finish(failure.code.http_status(), front.config.header_timeout);
-    let request_id = format!("{:016x}", front.telemetry.root().span_id);
-    let response = refuse(&failure, &request_id, front.verbose);
-    let mut text = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
-    for (name, value) in response.headers() {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        text.extend_from_slice(value.as_bytes());
-        text.extend_from_slice(b"\r\n");
-    }
-    let length = response.body().len();
-    let end = format!(
-        "x-request-id: {request_id}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
-    );
-    text.extend_from_slice(end.as_bytes());
-    text.extend_from_slice(response.body());
+    let text = closing_refusal(front, &failure, front.config.header_timeout);
     link.write_all(&text).await?;
     link.shutdown().await
 }

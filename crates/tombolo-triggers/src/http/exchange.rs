@@ -14,15 +14,6 @@ use super::link::ConnectionState;
 /// nginx's status for a client that went away before it had an answer; it is counted, never sent.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Field of the access log: the version of HTTP.
-const PROTOCOL_VERSION: &str = "network.protocol.version";
-/// Field of the access log: the bytes of the answer's body that were sent.
-const RESPONSE_BODY_SIZE: &str = "http.response.body.size";
-/// Field of the access log: from the head of the request to the end of the answer, in microseconds.
-const DURATION_US: &str = "duration_us";
-/// Field of the access log: whether the answer broke after its head.
-const CUT: &str = "cut";
-
 /// A request that is being answered. It ends when it is dropped.
 pub struct Exchange {
     front: Rc<Front>,
@@ -127,10 +118,10 @@ impl Exchange {
             { name::HTTP_RESPONSE_STATUS_CODE } = self.status.as_u16(),
             { name::CLIENT_ADDRESS } = %self.connection.client,
             { name::FAAS_INVOCATION_ID } = access.request_id.as_str(),
-            { PROTOCOL_VERSION } = ?access.version,
-            { RESPONSE_BODY_SIZE } = self.bytes_out,
-            { DURATION_US } = duration.as_micros() as u64,
-            { CUT } = self.broken,
+            { name::NETWORK_PROTOCOL_VERSION } = ?access.version,
+            { name::HTTP_RESPONSE_BODY_SIZE } = self.bytes_out,
+            { name::DURATION_US } = duration.as_micros() as u64,
+            { name::CUT } = self.broken,
             },
             "request"
         );

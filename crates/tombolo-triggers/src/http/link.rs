@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use super::front::Front;
+use super::unreadable::{closing_refusal, refused_by_parser};
+
 /// What the socket, the requests and the timers of one connection tell one another.
 pub struct ConnectionState {
     pub client: IpAddr,
@@ -109,6 +112,9 @@ pub struct Link {
     is_http2: bool,
     state: Rc<ConnectionState>,
     closed: bool,
+    front: Rc<Front>,
+    /// What is written in place of the parser's own refusal, and has not been written yet.
+    refusal: Option<Bytes>,
 }
 
 impl Link {
@@ -117,6 +123,7 @@ impl Link {
         early: Bytes,
         is_http2: bool,
         state: Rc<ConnectionState>,
+        front: Rc<Front>,
     ) -> Self {
         Self {
             transport,
@@ -124,6 +131,8 @@ impl Link {
             is_http2,
             state,
             closed: false,
+            front,
+            refusal: None,
         }
     }
 
@@ -142,6 +151,39 @@ impl Link {
                 .set(self.state.writes.get().wrapping_add(1));
         }
         written
+    }
+
+    /// What to write instead of `data`, when that is the parser's refusal of what came in behind the
+    /// last answer.
+    fn replacement(&self, data: &[u8]) -> Option<Bytes> {
+        if self.is_http2 || self.state.in_flight.get() > 0 || !self.state.head_begun.get() {
+            return None;
+        }
+        let failure = refused_by_parser(data)?;
+        let took = self.state.idle_since.get().elapsed();
+        self.state.refused_body.set(true);
+        Some(closing_refusal(&self.front, &failure, took).into())
+    }
+
+    /// Writes the replacement to its end, and then says that `data_bytes` were written.
+    fn poll_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut refusal: Bytes,
+        data_bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        while !refusal.is_empty() {
+            let transport = &mut self.transport;
+            match forward!(transport, stream => stream.poll_write(cx, &refusal)) {
+                Poll::Ready(Ok(written)) => drop(refusal.split_to(written.min(refusal.len()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.refusal = Some(refusal);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(data_bytes))
     }
 
     /// Closing a socket with unread bytes resets it, and the client may never see what was written
@@ -190,8 +232,13 @@ impl AsyncWrite for Link {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let transport = &mut self.transport;
-        let written = forward!(transport, stream => stream.poll_write(cx, data));
+        let refusal = self.refusal.take().or_else(|| self.replacement(data));
+        let written = if let Some(refusal) = refusal {
+            self.poll_refusal(cx, refusal, data.len())
+        } else {
+            let transport = &mut self.transport;
+            forward!(transport, stream => stream.poll_write(cx, data))
+        };
         self.note_write(written)
     }
 
@@ -200,6 +247,9 @@ impl AsyncWrite for Link {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [single] = data {
+            return self.poll_write(cx, single);
+        }
         let transport = &mut self.transport;
         let written = forward!(transport, stream => stream.poll_write_vectored(cx, data));
         self.note_write(written)

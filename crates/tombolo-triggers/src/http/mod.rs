@@ -24,6 +24,7 @@ mod routes;
 mod service;
 mod streams;
 mod tls;
+mod unreadable;
 mod worker;
 
 pub use listener::{BindError, HttpServer};

@@ -1,6 +1,7 @@
 //! Routes, headers and refusals.
 
 use http::{Request, header};
+use tokio::io::AsyncWriteExt as _;
 use tombolo_core::Code;
 use tombolo_triggers::http::{HttpServer, Routes};
 
@@ -76,6 +77,30 @@ async fn headers_have_bounds_in_number_and_in_length() {
     );
     let answer = server.raw(&huge).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(answer.contains("\"code\":\"TB0403\""), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_with_a_problem() {
+    let server = Server::start();
+    for request in [
+        "GET /hello HTTP/9.9\r\nhost: a\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nbad header\r\n\r\n",
+        "\u{1}\u{2}\u{3} nonsense\r\n\r\n",
+    ] {
+        // On a new connection, and on one that has served.
+        let mut used = server.connect().await;
+        used.write_all(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        read_until(&mut used, "hello").await;
+        used.write_all(request.as_bytes()).await.unwrap();
+        for answer in [server.raw(request).await, read_all(&mut used).await] {
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            assert!(answer.contains("\"code\":\"TB0407\""), "{answer}");
+            assert!(answer.contains("x-request-id: "), "{answer}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use tokio::task::JoinSet;
-use tombolo_api::{Address, Client, LogQuery};
 use tombolo_core::Name;
 use tombolo_manifest::{Manifest, NodeConfig};
 use tombolo_node::{AppSource, NodeHandle, NodeOptions};
 
 use crate::app;
-use crate::arguments::{Dev, Format, Global};
-use crate::command::{build, logs};
+use crate::arguments::{Dev, Global};
+use crate::command::build;
 use crate::error::Error;
 use crate::output::Output;
 use crate::server::{self, Running, Signals};
@@ -27,7 +26,8 @@ pub async fn run(arguments: &Dev, global: &Global, output: &Output) -> Result<()
         first = first_build(arguments, global, &mut watch, output) => first?,
         () = signals.stop() => return Ok(()),
     };
-    server::start_log(&config, global)?;
+    // What is built is told before there is an address.
+    drop(server::start_log(&config, global)?);
     let node = tokio::select! {
         node = first_start(arguments, global, source, config, &mut watch, output) => node?,
         () = signals.stop() => return Ok(()),
@@ -38,7 +38,7 @@ pub async fn run(arguments: &Dev, global: &Global, output: &Output) -> Result<()
         store,
     } = node;
     let mut log = JoinSet::new();
-    log.spawn(print_log(store, *output));
+    log.spawn(server::print_log(store, *output));
     let changing = follow(&folder, &handle, &mut watch, output);
     let stop = async {
         tokio::select! {
@@ -167,23 +167,4 @@ async fn rebuild(
         .await
         .map_err(|error| server::deploy_error(&error))?;
     Ok(())
-}
-
-/// Prints what functions log, as `tombolo logs -f` would, on stderr.
-async fn print_log(store: PathBuf, output: Output) {
-    let Ok(address) = Address::read(&store) else {
-        return;
-    };
-    let query = LogQuery {
-        follow: true,
-        ..LogQuery::default()
-    };
-    let Ok(mut stream) = Client::new(address).logs(&query).await else {
-        return;
-    };
-    while let Ok(Some(entry)) = stream.next().await {
-        if let Ok(line) = logs::format_entry(&entry, Format::Table) {
-            output.say(line.trim_end());
-        }
-    }
 }

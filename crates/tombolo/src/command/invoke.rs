@@ -39,7 +39,8 @@ pub async fn run(arguments: Invoke, global: &Global, output: &Output) -> Result<
         let id = app::function_id(&client, &arguments.function).await?;
         return call(&client, &id, request, &arguments, output).await;
     }
-    server::start_log(&config, global)?;
+    // No address is told: the log need not wait.
+    drop(server::start_log(&config, global)?);
     let (client, node) = start(&folder, config).await?;
     let called = async {
         let id = app::function_id(&client, &arguments.function).await?;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tombolo_core::Code;
+use tombolo_core::{Code, Failure};
 use tombolo_manifest::Limits;
-use tombolo_node::{CommandSpec, run_command};
+use tombolo_node::{CommandError, CommandSpec, run_command};
 
 use crate::app;
 use crate::arguments::{Global, Run};
@@ -36,9 +36,16 @@ pub async fn run(arguments: Run, global: &Global) -> Result<u8, Error> {
     };
     let code = run_command(spec).await.map_err(|error| {
         let report = Error::new(error.code(), error.to_string()).place(file.display());
-        match std::error::Error::source(&error) {
+        let report = match std::error::Error::source(&error) {
             Some(cause) => report.why(cause),
             None => report,
+        };
+        match error {
+            CommandError::Failed(Failure {
+                backtrace: Some(frames),
+                ..
+            }) => report.frames(frames),
+            _ => report,
         }
     })?;
     // As the system does: the low byte is what the caller sees.

@@ -12,7 +12,7 @@ use crate::arguments::{Global, Serve};
 use crate::bare;
 use crate::error::Error;
 use crate::output::Output;
-use crate::server;
+use crate::server::{self, FunctionLog};
 
 /// Serves until a signal comes.
 pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<(), Error> {
@@ -32,15 +32,20 @@ pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<
         ..NodeConfig::default()
     };
     config.http.listen = vec![arguments.listen];
-    server::start_log(&config, global)?;
+    let log = server::start_log(&config, global)?;
     let manifest = manifest(arguments, &file)?;
     let options = NodeOptions {
         config,
         apps: vec![AppSource { folder, manifest }],
         dev: false,
     };
+    let function_log = if output.quiet {
+        FunctionLog::Kept
+    } else {
+        FunctionLog::Printed
+    };
     // There is no manifest to point into.
-    let outcome = server::serve(options, output).await;
+    let outcome = server::serve(options, log, function_log, output).await;
     outcome.map_err(|error| error.place_instead(file.display()))
 }
 

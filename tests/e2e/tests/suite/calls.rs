@@ -61,6 +61,32 @@ async fn a_call_keeps_the_trace() -> Result<()> {
 }
 
 #[tokio::test]
+async fn invocations_that_share_an_instance_each_keep_their_own_trace() -> Result<()> {
+    let functions = [
+        ("front", "http-p3", "isolation = \"concurrent\""),
+        ("back", "http-kitchen", ""),
+    ];
+    let app = App::with_functions(&functions)?;
+    let server = app.up()?;
+    let asked = (1..=8_u32).map(|number| {
+        let client = server.client();
+        async move {
+            let trace = format!("{number:032x}");
+            let path = format!("/call?{}&/headers", 200 - number * 20);
+            let request =
+                Request::get(path).header("traceparent", format!("00-{trace}-00000000000000aa-01"));
+            let answer = client.send(request.body(body(""))?).await?;
+            let seen: Value = serde_json::from_slice(&answer.body)?;
+            let passed_on = seen["headers"]["traceparent"][0].to_string();
+            assert!(passed_on.contains(&trace), "{trace} became {passed_on}");
+            anyhow::Ok(())
+        }
+    });
+    futures_util::future::try_join_all(asked).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_function_that_traps_does_not_take_its_caller_along() -> Result<()> {
     let functions = [("front", "http-kitchen", ""), ("back", "http-kitchen", "")];
     let app = App::with_functions(&functions)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tombolo_e2e::App;
+use tombolo_e2e::{App, Server};
 
 fn entries(app: &App, arguments: &[&str]) -> Result<Vec<Value>> {
     let output = app.run(&[&["logs", "--json"], arguments].concat())?;
@@ -53,12 +53,18 @@ async fn output_and_wasi_logging_become_lines_with_level_and_origin() -> Result<
 
 #[tokio::test]
 async fn a_service_of_wasi_0_3_logs_too() -> Result<()> {
-    let app = App::new("http-p3", "")?;
-    let server = app.up()?;
-    assert_eq!(server.client().get("/log").await?.status, 200);
-    let entries = entries(&app, &[])?;
-    assert_eq!(find(&entries, "a line on stdout")?["stream"], "stdout");
-    assert_eq!(find(&entries, "a line on stderr")?["stream"], "stderr");
+    for isolation in ["fresh", "concurrent"] {
+        let app = App::new("http-p3", &format!("isolation = \"{isolation}\""))?;
+        let server = app.up()?;
+        let answer = server.client().get("/log").await?;
+        assert_eq!(answer.status, 200);
+        let entries = entries(&app, &[])?;
+        let entry = find(&entries, "a line on stdout")?;
+        assert_eq!(entry["stream"], "stdout", "{isolation}");
+        let request_id = answer.header("x-request-id").unwrap_or_default();
+        assert_eq!(entry["request_id"], request_id, "{isolation}");
+        assert_eq!(find(&entries, "a line on stderr")?["stream"], "stderr");
+    }
     Ok(())
 }
 
@@ -86,4 +92,20 @@ async fn a_trap_is_logged_with_the_names_of_functions() -> Result<()> {
         .any(|entry| entry.to_string().contains("deliberately_broken"));
     assert!(told, "{entries:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_served_component_logs_and_traps_before_the_eyes_of_who_serves_it() -> Result<()> {
+    let server = Server::serve("http-kitchen", &[])?;
+    server.client().get("/log").await?;
+    server.wait_for_log("a line on stdout")?;
+    server.client().get("/trap").await?;
+    server.wait_for_log("deliberately_broken")
+}
+
+#[tokio::test]
+async fn the_first_line_is_the_address_however_much_is_logged() -> Result<()> {
+    let server = Server::serve("http-hello", &["-vv"])?;
+    assert_eq!(server.before_address(), "");
+    server.wait_for_log("the runtime has started")
 }

@@ -11,4 +11,5 @@ mod isolation;
 mod keyvalue;
 mod loading;
 mod logs;
+mod machine;
 mod run;

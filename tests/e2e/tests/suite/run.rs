@@ -123,7 +123,6 @@ fn an_endless_command_ends_with_its_budget() -> Result<()> {
 }
 
 #[test]
-#[ignore = "`run` drops the backtrace of the failure"]
 fn a_trap_tells_the_names_of_functions() -> Result<()> {
     let output = command("cli-p2", &[], &["trap"], "")?;
     assert!(

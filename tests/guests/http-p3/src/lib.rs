@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wasip3::clocks::monotonic_clock;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::{wit_bindgen, wit_future, wit_stream};
 
 struct Service;
@@ -30,6 +30,7 @@ impl wasip3::exports::http::handler::Guest for Service {
                 std::hint::black_box(());
             },
             "/echo" => Ok(echo(request)),
+            "/call" => call(query).await,
             "/break" => Ok(break_off()),
             "/error" => Err(ErrorCode::InternalError(Some(
                 "said by the guest".to_owned(),
@@ -69,6 +70,20 @@ fn text(text: String) -> Response {
         writer.write_all(text.into_bytes()).await;
     });
     response
+}
+
+/// Asks the function `back` after a while, and answers with its answer.
+async fn call(query: &str) -> Result<Response, ErrorCode> {
+    let (milliseconds, path) = query.split_once('&').unwrap_or(("0", "/"));
+    monotonic_clock::wait_for(milliseconds.parse().unwrap_or(0) * 1_000_000).await;
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    let bad = |()| ErrorCode::HttpRequestUriInvalid;
+    request.set_scheme(Some(&Scheme::Http)).map_err(bad)?;
+    let authority = Some("back.fn.tombolo.internal");
+    request.set_authority(authority).map_err(bad)?;
+    request.set_path_with_query(Some(path)).map_err(bad)?;
+    wasip3::http::client::send(request).await
 }
 
 /// Hands the request's own body and trailers back: nothing is copied.
