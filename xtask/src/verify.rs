@@ -82,7 +82,7 @@ fn clippy() -> Result<()> {
 }
 
 fn dependencies() -> Result<()> {
-    let deny = setup::cargo_deny_program().context("cargo-deny is not installed")?;
+    let deny = process::find("cargo-deny").context("cargo-deny is not installed")?;
     let arguments = [
         "--log-level=error",
         "--locked",
