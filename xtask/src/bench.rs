@@ -3,9 +3,13 @@
 mod contender;
 mod http;
 mod latency;
+mod profile;
 mod report;
 mod round;
+mod start;
 mod statistics;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -14,6 +18,10 @@ use clap::{Args, Subcommand};
 pub enum Bench {
     /// Requests per second and CPU time per request, beside the peers that this machine has
     Http(HttpOptions),
+    /// Where the CPU time of a request goes, by sampling our servers under load with perf
+    Profile(ProfileOptions),
+    /// From the start of a process to a function's first answer, the memory of an idle node, the binary's size
+    Start(StartOptions),
 }
 
 #[derive(Args)]
@@ -29,8 +37,30 @@ pub struct HttpOptions {
     only: Option<String>,
 }
 
+#[derive(Args)]
+pub struct ProfileOptions {
+    /// How long each server is loaded and sampled
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+}
+
+#[derive(Args)]
+pub struct StartOptions {
+    /// How many times each is started
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+}
+
 pub fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Http(options) => http::run(&options),
+        Bench::Profile(options) => profile::run(&options),
+        Bench::Start(options) => start::run(&options),
     }
+}
+
+/// Where an order is drawn from; never zero, so that the generator moves.
+fn seed() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(u64::from(now.subsec_nanos()) | 1)
 }

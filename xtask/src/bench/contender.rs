@@ -14,6 +14,8 @@ pub const SERVER_CORE: &str = "0";
 
 /// Flags that let `wasmtime serve` keep the memory of its pool resident.
 const WASMTIME_TUNED: &str = "-Opooling-memory-keep-resident=2097152,pooling-table-keep-resident=65536,pooling-pagemap-scan=y";
+pub const WASMTIME_HELP: &str =
+    "wasmtime: cargo install wasmtime-cli --version 48.0.8 --locked (or $WASMTIME)";
 pub const CONTROL: &str = "control";
 
 /// A server that can be measured.
@@ -143,8 +145,7 @@ impl Field {
         process::run(control.current_dir(process::repository().join("benches/control")))?;
         let is_ours = |contender: &Contender| contender.name.starts_with("tombolo");
         if self.contenders.iter().any(is_ours) {
-            let arguments = ["build", "--release", "--package=tombolo", "--locked"];
-            process::run(process::cargo().args(arguments))?;
+            tombolo()?;
         }
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Field {
             let help = "tombolo and wasmtime need the guests; build them with: cargo verify";
             self.missing.push(help.into());
         }
-        let binary = process::repository().join("target/release/tombolo");
+        let binary = tombolo_binary();
         for guest in guests {
             let component = guest.component.display().to_string();
             let isolations: &[&str] = match guest.kind {
@@ -178,9 +179,7 @@ impl Field {
 
     fn add_wasmtime(&mut self, guests: &[Guest]) -> Result<()> {
         let Some(binary) = named("WASMTIME", "wasmtime") else {
-            let help =
-                "wasmtime: cargo install wasmtime-cli --version 48.0.8 --locked (or $WASMTIME)";
-            self.missing.push(help.into());
+            self.missing.push(WASMTIME_HELP.into());
             return Ok(());
         };
         let version = process::output(&mut program(&binary, &["--version"], "."))?;
@@ -273,7 +272,6 @@ fn remark(isolation: &str) -> &'static str {
 /// The guests that have been built; `cargo verify` makes them all.
 fn guests() -> Vec<Guest> {
     let target = process::repository().join("target/templates");
-    let release = process::repository().join("tests/guests/target/wasm32-wasip2/release");
     let guest = |label, component, kind| Guest {
         label,
         component,
@@ -281,8 +279,8 @@ fn guests() -> Vec<Guest> {
     };
     let interpreted = |name: &str| target.join(name).join("dist/hello.wasm");
     [
-        guest("p2", release.join("http_hello.wasm"), GuestKind::Small),
-        guest("p3", release.join("http_p3.wasm"), GuestKind::Concurrent),
+        guest("p2", small_guest(), GuestKind::Small),
+        guest("p3", built_guest("http_p3.wasm"), GuestKind::Concurrent),
         guest("js", interpreted("http-js"), GuestKind::Interpreted),
         guest("python", interpreted("http-python"), GuestKind::Interpreted),
     ]
@@ -291,8 +289,33 @@ fn guests() -> Vec<Guest> {
     .collect()
 }
 
+/// The component of wasi:http 0.2 that every platform runs.
+pub fn small_guest() -> PathBuf {
+    built_guest("http_hello.wasm")
+}
+
+fn built_guest(file: &str) -> PathBuf {
+    process::repository()
+        .join("tests/guests/target/wasm32-wasip2/release")
+        .join(file)
+}
+
+/// The tombolo that is measured: the one that `$TOMBOLO` names, else this working copy's, built with optimisation.
+pub fn tombolo() -> Result<PathBuf> {
+    if std::env::var_os("TOMBOLO").is_none() {
+        let arguments = ["build", "--release", "--package=tombolo", "--locked"];
+        process::run(process::cargo().args(arguments))?;
+    }
+    Ok(tombolo_binary())
+}
+
+fn tombolo_binary() -> PathBuf {
+    let ours = || process::repository().join("target/release/tombolo");
+    std::env::var_os("TOMBOLO").map_or_else(ours, PathBuf::from)
+}
+
 /// A program named by a variable of the environment, else found on PATH.
-fn named(variable: &str, name: &str) -> Option<PathBuf> {
+pub fn named(variable: &str, name: &str) -> Option<PathBuf> {
     std::env::var_os(variable)
         .map(PathBuf::from)
         .or_else(|| find(name))

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,7 +28,7 @@ pub fn run(options: &HttpOptions) -> Result<()> {
         eprintln!("warm: {}", contender.name);
         servers.push(server);
     }
-    let seed = seed()?;
+    let seed = super::seed()?;
     let samples = measure(options, &servers, seed)?;
     let entries: Vec<Entry> = field
         .contenders
@@ -70,10 +69,4 @@ fn measure(options: &HttpOptions, servers: &[Running], seed: u64) -> Result<Vec<
         }
     }
     Ok(samples)
-}
-
-/// Never zero, so that the generator moves.
-fn seed() -> Result<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    Ok(u64::from(now.subsec_nanos()) | 1)
 }

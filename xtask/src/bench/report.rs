@@ -56,6 +56,15 @@ struct Comparison {
     ratio: Spread,
 }
 
+/// Writes a benchmark's result beside the others, and returns where.
+pub fn write_json(folder: &Path, name: &str, document: &impl Serialize) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let file = folder.join(name);
+    fs::write(&file, serde_json::to_string_pretty(document)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
 impl Entry {
     /// There is at least one round, so at least one sample.
     pub fn new(name: &str, remark: &str, samples: Vec<Sample>) -> Self {
@@ -88,11 +97,7 @@ impl Report {
             report: self,
             comparisons: self.comparisons(),
         };
-        fs::create_dir_all(folder)?;
-        let file = folder.join("http.json");
-        fs::write(&file, serde_json::to_string_pretty(&document)?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(file)
+        write_json(folder, "http.json", &document)
     }
 
     /// Ratios are taken within a round, between two programs that ran in turn.
