@@ -243,8 +243,14 @@ impl Guest {
         let Some(run) = &mut self.run else {
             return Poll::Ready(Ok(()));
         };
-        let meter = Arc::clone(&self.account.meter);
-        match meter.poll(|| run.as_mut().poll(context)) {
+        let polled = match self.account.function.isolation {
+            // The instance runs on a task of its own, which measures what it uses.
+            Isolation::Concurrent => run.as_mut().poll(context),
+            Isolation::Fresh | Isolation::Serial => {
+                self.account.meter.poll(|| run.as_mut().poll(context))
+            }
+        };
+        match polled {
             Poll::Ready(result) => {
                 self.run = None;
                 Poll::Ready(self.finish(result))
