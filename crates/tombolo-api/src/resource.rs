@@ -146,7 +146,7 @@ pub struct Trigger {
     #[schemars(with = "String")]
     pub app: Name,
     pub kind: TriggerKind,
-    /// The route of an http trigger.
+    /// The route of an http trigger; of the others the schedule, the queue, the topics, or the store.
     pub route: String,
     /// The function that answers; none for static files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +162,10 @@ pub struct Trigger {
 #[serde(rename_all = "lowercase")]
 pub enum TriggerKind {
     Http,
+    Cron,
+    Queue,
+    Mqtt,
+    Change,
 }
 
 impl Limits {

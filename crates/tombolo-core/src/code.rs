@@ -160,6 +160,19 @@ codes! {
         "The function's `build` command exited with an error; its own output is shown above as it came.";
     ToolMissing = 602, exit::FAILED, INTERNAL_SERVER_ERROR, "A tool that the build needs is missing",
         "The build command starts a program that this machine does not have. The message names the command that installs it.";
+
+    EventInvalid = 701, exit::INVALID, BAD_REQUEST, "The event is not valid",
+        "The event breaks a rule of CloudEvents 1.0; the message names the attribute and the rule. Nothing of the request was kept.";
+    EventFormat = 702, exit::INVALID, UNSUPPORTED_MEDIA_TYPE, "The event's format is not understood",
+        "Events are sent with attributes in `ce-*` headers, or as `application/cloudevents+json` or `application/cloudevents-batch+json` in UTF-8.";
+    EventTooLong = 703, exit::INVALID, PAYLOAD_TOO_LARGE, "The event is too long",
+        "The event, one of its attributes, or the batch is larger than the node or the queue accepts; the message names the bound. Put large data elsewhere and send its address.";
+    QueueFull = 704, exit::UNREACHABLE, TOO_MANY_REQUESTS, "The queue is full",
+        "The queue has as many bytes or events as it may, and its manifest says `full = \"refuse\"`. Try again after `Retry-After`.";
+    QueueMissing = 705, exit::NOT_FOUND, NOT_FOUND, "There is no such queue",
+        "The app has no queue of this name. Queues are the tables `[queues.NAME]` of its manifest.";
+    PublishUnavailable = 706, exit::UNREACHABLE, SERVICE_UNAVAILABLE, "Events are not accepted now",
+        "The node cannot make events durable at the moment, so it accepts none. Its log says why. Send the same event again later: its `source` and `id` make a duplicate harmless.";
 }
 
 impl fmt::Display for Code {

@@ -1,4 +1,4 @@
-//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seam `Invoke`. No I/O and no async runtime.
+//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seams `Invoke` and `Publish`. No I/O and no async runtime.
 
 pub mod budget;
 pub mod code;
@@ -8,6 +8,9 @@ pub mod failure;
 pub mod header;
 pub mod invoke;
 pub mod name;
+pub mod publish;
+pub mod queue;
+pub mod time;
 pub mod trace;
 
 pub use budget::{Budget, Limit};
@@ -16,4 +19,7 @@ pub use digest::Digest;
 pub use failure::{Blame, Failure};
 pub use invoke::{Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
 pub use name::{FunctionId, Name};
+pub use publish::{Publication, Publish, PublishError, PublishFuture, Published, Receipt};
+pub use queue::{Feed, QueueId, QueueName};
+pub use time::Moment;
 pub use trace::TraceContext;

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tombolo_core::Name;
 
-use crate::check::bounds;
+use crate::check::{bounds, nearest};
 use crate::grant::{DirectoryGrant, SocketGrant};
 use crate::http_grant::{HostPattern, HttpGrant};
+use crate::queue::AttributeName;
 use crate::route::Route;
+use crate::schedule::{Schedule, Zone};
 use crate::text::{parse_duration, parse_function_id, parse_size};
+use crate::topic::TopicFilter;
 
 /// Why a text is refused, and what would be accepted.
 pub(crate) struct Refused {
@@ -48,6 +51,16 @@ pub(crate) fn check(schema: &Value, text: &str) -> Result<(), Refused> {
         Some("http-grant") => http_grant(text),
         Some("directory-grant") => parse::<DirectoryGrant>(text, "for example `data::/data:ro`"),
         Some("socket-grant") => parse::<SocketGrant>(text, "for example `db.example:5432`"),
+        Some("schedule") => parse::<Schedule>(
+            text,
+            "for example `*/5 * * * *` (every five minutes) or `30 2 * * MON-FRI`",
+        ),
+        Some("time-zone") => time_zone(text),
+        Some("event-attribute") => parse::<AttributeName>(text, "for example `subject`"),
+        Some("topic-filter") => {
+            parse::<TopicFilter>(text, "for example `detectors/+/events` or `plans/#`")
+        }
+        Some("broker-url") => broker_url(text),
         Some("route") => parse::<Route>(text, "for example `/signals/{id}` or `/files/{*path}`"),
         Some("socket-address") => parse_address(text),
         Some("http-url") => http_url(text),
@@ -196,6 +209,41 @@ fn http_url(text: &str) -> Result<(), Refused> {
             Refused::new("a URL names one host, and has only visible ASCII characters").help(help),
         ),
     }
+}
+
+/// `mqtt://HOST[:PORT]` or the same with `mqtts`.
+fn broker_url(text: &str) -> Result<(), Refused> {
+    let help = "for example `mqtts://broker.example` or `mqtt://10.0.0.7:1883`";
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    let origin = match scheme {
+        "mqtt" | "mqtts" => text.replacen("mqtt", "http", 1),
+        _ => {
+            let message = "the URL of a broker begins with `mqtt://` or `mqtts://`";
+            return Err(Refused::new(message).help(help));
+        }
+    };
+    let grant: HttpGrant = origin
+        .parse()
+        .map_err(|error| Refused::new(error).help(help))?;
+    match grant.host {
+        HostPattern::Name(_) | HostPattern::Address(_) => Ok(()),
+        _ => Err(Refused::new("a URL names one host").help(help)),
+    }
+}
+
+fn time_zone(text: &str) -> Result<(), Refused> {
+    let Err(error) = text.parse::<Zone>() else {
+        return Ok(());
+    };
+    let names: Vec<String> = jiff::tz::db()
+        .available()
+        .map(|name| name.to_string())
+        .collect();
+    let refused = Refused::new(error);
+    Err(match nearest(text, names.iter().map(String::as_str)) {
+        Some(near) => refused.help(format!("did you mean `{near}`?")),
+        None => refused.help("a name of the IANA database, for example `Europe/Berlin` or `UTC`"),
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tombolo_core::{FunctionId, Name};
 
 use crate::http_grant::{HostError, HostPattern, HttpGrant, parse_port, split_authority};
 use crate::text::{self, FunctionIdText, NameText, text_type};
+use crate::topic::TopicFilter;
 
 /// What a function may reach. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +28,14 @@ pub struct Grants {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<NameText>", length(max = 1000))]
     pub keyvalue: Vec<Name>,
+    /// Queues of the app that events may be sent to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<NameText>", length(max = 1000))]
+    pub queues: Vec<Name>,
+    /// Filters of the MQTT topics that may be published to, such as `plans/#`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub topics: Vec<TopicFilter>,
     /// Secrets of the node, which the function reads as config values of the same name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<NameText>", length(max = 1000))]

@@ -1,4 +1,4 @@
-//! The model of `tombolo.toml`: an app, its functions with their limits, and how they are built.
+//! The model of `tombolo.toml`: an app, its queues, its functions with their limits, and how they are built.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use tombolo_core::{Budget, Name};
 
 use crate::grant::Grants;
+use crate::queue::Queue;
 use crate::text::{self, DurationText, EnvKeyText, NameText, PathText, SizeText, VersionText};
 use crate::trigger::Triggers;
 
-/// An app: its functions and what triggers them.
+/// An app: its functions, its queues and what triggers the functions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -27,6 +28,13 @@ pub struct Manifest {
         extend("propertyNames" = text::schema_of::<NameText>(), "maxProperties" = 1000)
     )]
     pub functions: BTreeMap<Name, Function>,
+    /// The queues of the app by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(
+        with = "BTreeMap<String, Queue>",
+        extend("propertyNames" = text::schema_of::<NameText>(), "maxProperties" = 1000)
+    )]
+    pub queues: BTreeMap<Name, Queue>,
     /// What calls the functions.
     #[serde(default)]
     pub triggers: Triggers,

@@ -54,6 +54,7 @@ macro_rules! stand_in {
 
 stand_in! {
     AddressText = "socket-address";
+    BrokerText = "broker-url";
     DurationText = "duration-text";
     EnvKeyText = "env-key";
     FunctionIdText = "function-id";
@@ -186,6 +187,29 @@ pub(crate) mod duration {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text).map_err(D::Error::custom)
+    }
+}
+
+/// Durations that may be absent, in serde.
+pub(crate) mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        super::duration::deserialize(deserializer).map(Some)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use tombolo_core::Budget;
-use tombolo_manifest::{HttpTarget, Isolation, LogFormat, Manifest, NodeConfig, SocketGrant, Tier};
+use tombolo_manifest::{
+    Batch, Durability, HttpTarget, Isolation, LogFormat, Manifest, Missed, NodeConfig, Queue,
+    Retry, SocketGrant, Tier, WhenFull,
+};
 
 const MANIFEST: &str = r##"#:schema ../../docs/reference/manifest.schema.json
 [app]
@@ -15,12 +18,59 @@ component = "target/wasm32-wasip2/release/signal.wasm"
 build     = { command = "cargo build --release --target wasm32-wasip2", watch = ["src/**", "Cargo.toml"] }
 limits    = { memory = "64MiB", wall = "2s", cpu = "500ms", concurrency = 200, waiting = 1000, response = "8MiB", logs = "64KiB", hostcall = "1MiB" }
 isolation = "serial"
-grants    = { http = ["https://weather.example"], functions = ["billing/charge"], keyvalue = ["signals"], secrets = ["weather-key"], directories = ["data::/data:ro"], sockets = ["db.example:*"] }
+grants    = { http = ["https://weather.example"], functions = ["billing/charge"], keyvalue = ["signals"], queues = ["plans"], topics = ["plans/#"], secrets = ["weather-key"], directories = ["data::/data:ro"], sockets = ["db.example:*"] }
 env       = { CITY = "Portland" }
 config    = { horizon = "90s" }
 
 [functions.plain]
 component = "plain.wasm"
+
+[queues.readings]
+durability = "memory"
+retention  = { age = "7d", bytes = "512MiB" }
+full       = "compact"
+order_by   = "subject"
+
+[queues.plans]
+
+[[triggers.cron]]
+schedule = "0 */5 * * * *"
+timezone = "America/Los_Angeles"
+missed   = "all"
+function = "plain"
+
+[[triggers.cron]]
+schedule = "30 2 * * *"
+function = "plain"
+
+[[triggers.queue]]
+queue = "readings"
+function = "signal"
+retry = { attempts = 8, backoff = "500ms", age = "1d" }
+concurrency = 4
+rate = 100
+reply = "plans"
+transactional = true
+
+[[triggers.queue]]
+queue = "plans"
+function = "plain"
+batch = { max = 100, bytes = "256KiB", wait = "250ms" }
+
+[[triggers.mqtt]]
+topic = "detectors/+/events"
+function = "signal"
+
+[[triggers.mqtt]]
+topic = "detectors/+/events"
+qos = 2
+function = "signal"
+broker = { url = "mqtts://broker.example:8883", username = "node", password = "broker" }
+
+[[triggers.change]]
+keyvalue = "signals"
+prefix = "phase/"
+function = "plain"
 
 [[triggers.http]]
 route = "/signals/{id}"
@@ -57,6 +107,70 @@ fn a_manifest_means_what_it_says() {
         HttpTarget::Function("signal".parse().unwrap())
     );
     assert_eq!(second.target, HttpTarget::Static("public/".into()));
+}
+
+#[test]
+fn queues_and_their_triggers_mean_what_they_say() {
+    let manifest = Manifest::parse(MANIFEST, "tombolo.toml").unwrap();
+    let readings = &manifest.queues[&"readings".parse().unwrap()];
+    assert_eq!(readings.durability, Durability::Memory);
+    assert_eq!(readings.retention.age, Duration::from_secs(7 * 86_400));
+    assert_eq!(readings.retention.bytes, 512 << 20);
+    assert_eq!(readings.full, WhenFull::Compact);
+    assert_eq!(readings.order_by.as_ref().unwrap().as_str(), "subject");
+    let plans = &manifest.queues[&"plans".parse().unwrap()];
+    assert_eq!(*plans, Queue::default());
+    assert_eq!(
+        (plans.durability, plans.full),
+        (Durability::Fsync, WhenFull::Refuse)
+    );
+    assert_eq!(plans.retention.age, Duration::from_secs(30 * 86_400));
+
+    let [first, second] = manifest.triggers.queue.as_slice() else {
+        panic!("two consumers");
+    };
+    assert_eq!(first.batch, Batch::default());
+    assert_eq!((first.batch.max, first.batch.wait), (1, Duration::ZERO));
+    assert_eq!(
+        first.retry,
+        Retry {
+            attempts: 8,
+            backoff: Duration::from_millis(500),
+            age: Some(Duration::from_secs(86_400)),
+        }
+    );
+    assert_eq!((first.concurrency, first.rate), (4, Some(100)));
+    assert_eq!(first.reply, Some("plans".parse().unwrap()));
+    assert!(first.transactional && !second.transactional);
+    assert_eq!(second.retry, Retry::default());
+    assert_eq!((second.batch.max, second.batch.bytes), (100, 256 << 10));
+}
+
+#[test]
+fn schedules_topics_and_changes_mean_what_they_say() {
+    let manifest = Manifest::parse(MANIFEST, "tombolo.toml").unwrap();
+    let [first, second] = manifest.triggers.cron.as_slice() else {
+        panic!("two schedules");
+    };
+    assert_eq!(first.schedule.as_str(), "0 */5 * * * *");
+    assert_eq!(first.timezone.as_str(), "America/Los_Angeles");
+    assert_eq!(first.missed, Missed::All);
+    assert_eq!(
+        (second.timezone.as_str(), second.missed),
+        ("UTC", Missed::Once)
+    );
+    let [own, other] = manifest.triggers.mqtt.as_slice() else {
+        panic!("two subscriptions");
+    };
+    assert!(own.topic.matches("detectors/7/events") && own.broker.is_none());
+    assert_eq!((own.qos, other.qos), (1, 2));
+    let broker = other.broker.as_ref().unwrap();
+    assert_eq!(broker.url, "mqtts://broker.example:8883");
+    assert_eq!(broker.password, Some("broker".parse().unwrap()));
+    assert_eq!(manifest.triggers.change[0].prefix, "phase/");
+    let grants = &manifest.functions[&"signal".parse().unwrap()].grants;
+    assert_eq!(grants.queues, ["plans".parse().unwrap()]);
+    assert!(grants.topics[0].matches("plans/7"));
 }
 
 #[test]

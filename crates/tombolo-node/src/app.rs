@@ -56,6 +56,16 @@ impl App {
         }
     }
 
+    /// How many triggers lead to its functions and files.
+    pub(crate) fn trigger_count(&self) -> usize {
+        let triggers = &self.manifest.triggers;
+        triggers.http.len()
+            + triggers.cron.len()
+            + triggers.queue.len()
+            + triggers.mqtt.len()
+            + triggers.change.len()
+    }
+
     pub(crate) fn routes(&self) -> impl Iterator<Item = RouteEntry> {
         self.manifest
             .triggers

@@ -10,14 +10,16 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tombolo_api::List;
-use tombolo_api::path::{self, Endpoint};
-use tombolo_core::{Body, Code, Invoke};
+use tombolo_api::path::{self, Endpoint, QueueEndpoint};
+use tombolo_core::{Body, Code, Feed, Invoke, QueueId, QueueName};
+use tombolo_store::Journal;
 use tombolo_telemetry::Telemetry;
+use tombolo_triggers::ingress::Ingress;
 
 use crate::deploy::Apps;
 use crate::refusal::{Refusal, refuse};
 use crate::token::Token;
-use crate::{describe, invocation, logs};
+use crate::{describe, invocation, logs, queues};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -27,6 +29,8 @@ pub(crate) struct Control {
     pub(crate) token: Token,
     pub(crate) apps: Arc<Apps>,
     pub(crate) invoke: Arc<dyn Invoke>,
+    pub(crate) journal: Journal,
+    pub(crate) ingress: Ingress,
     pub(crate) telemetry: Telemetry,
     pub(crate) ready: AtomicBool,
     /// Ends the streams of logs that are followed.
@@ -81,16 +85,7 @@ impl Control {
                 format!("there is nothing at {path}"),
             ));
         };
-        match endpoint {
-            Endpoint::Invoke { .. } if request.method() == Method::POST => {}
-            Endpoint::Invoke { .. } => {
-                return Err(refuse(
-                    Code::MethodNotAllowed,
-                    "functions are invoked by POST",
-                ));
-            }
-            _ => read_only(&request)?,
-        }
+        check_method(&endpoint, &request)?;
         let (apps, telemetry) = (&*self.apps, &self.telemetry);
         match endpoint {
             Endpoint::Node => Ok(json(&self.node)),
@@ -109,6 +104,17 @@ impl Control {
                 self.is_ready()?;
                 let (id, _) = describe::find(apps, app, function)?;
                 invocation::answer(self, id, request).await
+            }
+            Endpoint::FunctionEvents { app, function } => {
+                let (id, _) = describe::find(apps, app, function)?;
+                let queue = QueueName::of_function(&id.function, Feed::Async);
+                let queue = QueueId { app: id.app, queue };
+                Ok(queues::receive(self, &queue, request).await)
+            }
+            Endpoint::Queues => queues::all(self),
+            Endpoint::Queue { app, queue, what } => {
+                let id = queue_id(app, queue)?;
+                queues::answer(self, &id, what, request).await
             }
             Endpoint::Triggers => {
                 let apps = apps.list();
@@ -130,6 +136,41 @@ impl Control {
 /// Whether the path needs the token.
 fn is_api(path: &str) -> bool {
     path.starts_with(path::PREFIX)
+}
+
+/// The queue of these names, whether it is there or not.
+fn queue_id(app: &str, queue: &str) -> Result<QueueId, Refusal> {
+    let missing = || {
+        refuse(
+            Code::QueueMissing,
+            format!("there is no queue `{app}/{queue}`"),
+        )
+    };
+    Ok(QueueId {
+        app: app.parse().map_err(|_| missing())?,
+        queue: queue.parse().map_err(|_| missing())?,
+    })
+}
+
+fn check_method<B>(endpoint: &Endpoint<'_>, request: &Request<B>) -> Result<(), Refusal> {
+    let detail = match endpoint {
+        Endpoint::Invoke { .. } => "functions are invoked by POST",
+        Endpoint::Queue {
+            what: QueueEndpoint::Redrive | QueueEndpoint::Purge,
+            ..
+        } => "this is done by POST",
+        // The ingress knows the methods of events.
+        Endpoint::FunctionEvents { .. } => return Ok(()),
+        Endpoint::Queue {
+            what: QueueEndpoint::Events,
+            ..
+        } => return Ok(()),
+        _ => return read_only(request),
+    };
+    match *request.method() {
+        Method::POST => Ok(()),
+        _ => Err(refuse(Code::MethodNotAllowed, detail)),
+    }
 }
 
 fn read_only<B>(request: &Request<B>) -> Result<(), Refusal> {
@@ -159,7 +200,7 @@ fn text(text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-fn json<T: Serialize>(value: &T) -> Response<Body> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Response<Body> {
     match serde_json::to_vec(value) {
         Ok(bytes) => {
             let mut response = Response::new(full(bytes));

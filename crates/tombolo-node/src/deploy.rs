@@ -7,12 +7,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinSet};
-use tombolo_core::{Code, FunctionId, Name};
+use tombolo_core::{Code, FunctionId, Name, QueueId};
 use tombolo_manifest::Function;
 use tombolo_runtime::{FunctionSpec, LoadError, LoadedFunction, Runtime};
+use tombolo_store::{Changes, Journal, StoreError};
+use tombolo_triggers::cron::CronHandle;
+use tombolo_triggers::delivery::{ConsumeError, Consumer, DeliveriesHandle};
 use tombolo_triggers::http::{RouteConflict, RouteEntry, Routes};
 
 use crate::app::{App, AppSource};
+use crate::events::{self, AppQueue};
 use crate::secrets::{SecretError, Secrets};
 
 /// Why an app was not deployed. What ran before goes on running.
@@ -47,6 +51,12 @@ pub enum DeployError {
     },
     #[error("the routes of the app cannot be added")]
     Routes(#[from] RouteConflict),
+    #[error("the app's name `{0}` is the host's own")]
+    Reserved(Name),
+    #[error("the triggers of the app cannot be started")]
+    Consume(#[from] ConsumeError),
+    #[error("the queues of the app cannot be used")]
+    Queues(#[from] StoreError),
     #[error("loading was cut short")]
     Interrupted(#[from] JoinError),
 }
@@ -59,7 +69,8 @@ impl DeployError {
             Self::ComponentMissing { .. } => Code::ComponentMissing,
             Self::Secret { source, .. } => source.code(),
             Self::Load { source, .. } => source.code(),
-            Self::Routes(_) => Code::ManifestValue,
+            Self::Routes(_) | Self::Reserved(_) | Self::Consume(_) => Code::ManifestValue,
+            Self::Queues(error) => error.code(),
             Self::Interrupted(_) => Code::HostError,
         }
     }
@@ -79,7 +90,18 @@ pub struct Deployed {
 struct Release {
     app: Arc<App>,
     functions: Vec<LoadedFunction>,
+    queues: BTreeMap<QueueId, AppQueue>,
 }
+
+/// What events come and go by.
+pub(crate) struct Events {
+    pub(crate) journal: Journal,
+    pub(crate) deliveries: DeliveriesHandle,
+    pub(crate) cron: CronHandle,
+}
+
+/// The name that no app may have: what the host itself keeps is under it.
+pub(crate) const RESERVED: &str = "tombolo";
 
 /// The apps of a node, and how a new release gets there.
 pub(crate) struct Apps {
@@ -89,18 +111,20 @@ pub(crate) struct Apps {
     cores: usize,
     releases: RwLock<BTreeMap<Name, Release>>,
     routes: watch::Sender<Arc<Routes>>,
+    events: Events,
     /// One deployment at a time: routes of two could conflict with each other unseen.
     deploying: Mutex<()>,
 }
 
 impl Apps {
-    pub(crate) fn new(runtime: Runtime, secrets: Secrets, cores: usize) -> Self {
+    pub(crate) fn new(runtime: Runtime, events: Events, secrets: Secrets, cores: usize) -> Self {
         Self {
             runtime,
             secrets,
             cores,
             releases: RwLock::default(),
             routes: watch::Sender::new(Arc::new(Routes::default())),
+            events,
             deploying: Mutex::default(),
         }
     }
@@ -125,6 +149,13 @@ impl Apps {
             .find(|app| app.name().as_str() == name)
     }
 
+    /// The function that receives the events of a queue.
+    pub(crate) fn consumer(&self, queue: &QueueId) -> Option<Name> {
+        let releases = self.releases.read().unwrap_or_else(PoisonError::into_inner);
+        let queue = releases.get(&queue.app)?.queues.get(queue)?;
+        Some(queue.consumer.as_ref()?.function.function.clone())
+    }
+
     pub(crate) async fn deploy(
         self: &Arc<Self>,
         source: AppSource,
@@ -133,8 +164,21 @@ impl Apps {
         let folder = source.folder.clone();
         let app = App::resolve(source).map_err(|source| DeployError::Folder { folder, source })?;
         let app = Arc::new(app);
+        if app.name().as_str() == RESERVED {
+            return Err(DeployError::Reserved(app.name().clone()));
+        }
         let functions = self.load_all(&app).await?;
         let routes = self.routes_with(&app)?;
+        let queues = events::queues(&app);
+        let consumers = consumers(&queues);
+        DeliveriesHandle::check(&consumers)?;
+        for (queue, AppQueue { settings, .. }) in &queues {
+            let configured = self
+                .events
+                .journal
+                .configure(queue.clone(), settings.clone());
+            configured.await?;
+        }
         let deployed = Deployed {
             app: app.name().clone(),
             version: app.manifest.app.version.to_string(),
@@ -143,16 +187,30 @@ impl Apps {
                 .keys()
                 .map(|function| app.id(function))
                 .collect(),
-            triggers: app.manifest.triggers.http.len(),
+            triggers: app.trigger_count(),
         };
-        self.take_over(app, functions, routes);
+        let gone = self.gone(app.name(), &queues);
+        self.take_over(app, functions, routes, queues)?;
+        self.events
+            .journal
+            .configure_changes(self.changes())
+            .await?;
+        for queue in gone {
+            self.events.journal.retire(&queue).await?;
+        }
         tracing::info!(app = %deployed.app, version = %deployed.version, "app deployed");
         Ok(deployed)
     }
 
     /// Swaps releases. Until the routes are swapped too, a request may still be led to a function
     /// that the new release does not have; so these leave last.
-    fn take_over(&self, app: Arc<App>, functions: Vec<LoadedFunction>, routes: Routes) {
+    fn take_over(
+        &self,
+        app: Arc<App>,
+        functions: Vec<LoadedFunction>,
+        routes: Routes,
+        queues: BTreeMap<QueueId, AppQueue>,
+    ) -> Result<(), ConsumeError> {
         let name = app.name().clone();
         let mut releases = self
             .releases
@@ -165,8 +223,33 @@ impl Apps {
         }
         self.runtime.install(&name, both);
         self.routes.send_replace(Arc::new(routes));
+        self.events.deliveries.consume(&name, consumers(&queues))?;
+        self.events.cron.schedule(&name, events::schedules(&app));
         self.runtime.install(&name, functions.clone());
-        releases.insert(name, Release { app, functions });
+        let release = Release {
+            app,
+            functions,
+            queues,
+        };
+        releases.insert(name, release);
+        Ok(())
+    }
+
+    /// The queues of an app's present release that its next one does not have.
+    fn gone(&self, app: &Name, queues: &BTreeMap<QueueId, AppQueue>) -> Vec<QueueId> {
+        let releases = self.releases.read().unwrap_or_else(PoisonError::into_inner);
+        let before = releases.get(app).map(|release| release.queues.keys());
+        let before = before.into_iter().flatten();
+        before
+            .filter(|queue| !queues.contains_key(queue))
+            .cloned()
+            .collect()
+    }
+
+    /// The stores of all apps whose changes are events.
+    fn changes(&self) -> Vec<Changes> {
+        let apps = self.list();
+        apps.iter().flat_map(|app| events::changes(app)).collect()
     }
 
     /// The routes of the node with this app's in place of those of its old release.
@@ -228,6 +311,11 @@ impl Apps {
             source,
         })
     }
+}
+
+fn consumers(queues: &BTreeMap<QueueId, AppQueue>) -> Vec<Consumer> {
+    let consumers = queues.values().filter_map(|queue| queue.consumer.clone());
+    consumers.collect()
 }
 
 fn read_component(name: &Name, function: &Function) -> Result<Vec<u8>, DeployError> {

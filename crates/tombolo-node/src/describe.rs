@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tombolo_api::{FunctionSummary, Grants, Limits, Trigger, TriggerKind, Usage};
-use tombolo_core::{Code, FunctionId};
+use tombolo_core::{Code, FunctionId, Name};
 use tombolo_manifest::HttpTarget;
 use tombolo_runtime::FunctionStatus;
 use tombolo_telemetry::Telemetry;
@@ -24,7 +24,7 @@ pub(crate) fn app(app: &App) -> tombolo_api::App {
         description: manifest.app.description.clone(),
         folder: Some(app.folder.clone()),
         functions: manifest.functions.keys().cloned().collect(),
-        triggers: u32::try_from(manifest.triggers.http.len()).unwrap_or(u32::MAX),
+        triggers: u32::try_from(app.trigger_count()).unwrap_or(u32::MAX),
     }
 }
 
@@ -144,17 +144,55 @@ fn usage(telemetry: &Telemetry, id: &FunctionId) -> Usage {
 }
 
 pub(crate) fn triggers(app: &App) -> impl Iterator<Item = Trigger> {
-    app.manifest.triggers.http.iter().map(|trigger| {
+    let triggers = &app.manifest.triggers;
+    let http = triggers.http.iter().map(|trigger| {
         let (function, static_folder) = match &trigger.target {
-            HttpTarget::Function(function) => (Some(function.clone()), None),
+            HttpTarget::Function(function) => (Some(function), None),
             HttpTarget::Static(folder) => (None, Some(folder.clone())),
         };
+        let http = one(app, TriggerKind::Http, &trigger.route, function);
         Trigger {
-            app: app.name().clone(),
-            kind: TriggerKind::Http,
-            route: trigger.route.to_string(),
-            function,
             static_folder,
+            ..http
         }
-    })
+    });
+    let cron = triggers.cron.iter().map(|trigger| {
+        one(
+            app,
+            TriggerKind::Cron,
+            &trigger.schedule,
+            Some(&trigger.function),
+        )
+    });
+    let queue = triggers.queue.iter().map(|trigger| {
+        one(
+            app,
+            TriggerKind::Queue,
+            &trigger.queue,
+            Some(&trigger.function),
+        )
+    });
+    let mqtt = triggers.mqtt.iter().map(|trigger| {
+        one(
+            app,
+            TriggerKind::Mqtt,
+            &trigger.topic,
+            Some(&trigger.function),
+        )
+    });
+    let change = triggers.change.iter().map(|trigger| {
+        let store = format!("{}/{}*", trigger.keyvalue, trigger.prefix);
+        one(app, TriggerKind::Change, &store, Some(&trigger.function))
+    });
+    http.chain(cron).chain(queue).chain(mqtt).chain(change)
+}
+
+fn one(app: &App, kind: TriggerKind, route: &impl ToString, function: Option<&Name>) -> Trigger {
+    Trigger {
+        app: app.name().clone(),
+        kind,
+        route: route.to_string(),
+        function: function.cloned(),
+        static_folder: None,
+    }
 }

@@ -1,8 +1,8 @@
 //! A node: the only place where store, telemetry, runtime, listeners and control API meet.
 //!
 //! [`Node::start`] builds everything and deploys the apps; [`Node::run`] serves until it is told to
-//! stop, and then drains in this order: readiness, HTTP listeners, admin listener, functions,
-//! telemetry, store.
+//! stop, and then drains in this order: readiness, HTTP listeners with schedules and deliveries,
+//! admin listener, functions, telemetry, store.
 
 mod address;
 mod admin;
@@ -11,9 +11,11 @@ mod control;
 mod deploy;
 mod describe;
 mod dispatcher;
+mod events;
 mod invocation;
 mod logs;
 mod node;
+mod queues;
 mod refusal;
 mod secrets;
 mod token;

@@ -8,22 +8,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tombolo_api::Address;
+use tombolo_core::header::{NODE, TIER};
 use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name};
 use tombolo_manifest::{NodeConfig, RuntimeConfig};
 use tombolo_runtime::{Runtime, RuntimeOptions};
-use tombolo_store::Store;
+use tombolo_store::{Journal, Store};
 use tombolo_telemetry::{Telemetry, TelemetryOptions, TelemetryService};
+use tombolo_triggers::cron::Cron;
+use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
+use tombolo_triggers::idempotent::Idempotent;
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
 use crate::app::AppSource;
 use crate::control::Control;
-use crate::deploy::{Apps, DeployError, Deployed};
+use crate::deploy::{Apps, DeployError, Deployed, Events, RESERVED};
 use crate::dispatcher::Dispatcher;
+use crate::queues;
 use crate::secrets::Secrets;
 use crate::token::Token;
 
@@ -99,6 +105,8 @@ pub struct Node {
     telemetry: Telemetry,
     telemetry_service: TelemetryService,
     http: Option<HttpService>,
+    deliveries: Deliveries,
+    cron: Cron,
     admin: AdminServer,
     drain_timeout: Duration,
     control: Arc<Control>,
@@ -110,7 +118,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct NodeHandle {
     apps: Arc<Apps>,
-    dispatcher: Arc<Dispatcher>,
+    dispatcher: Arc<Idempotent>,
     http: Arc<[SocketAddr]>,
     admin: SocketAddr,
 }
@@ -168,13 +176,25 @@ impl Node {
         let (store, runtime) = open(&config, &telemetry).await?;
         let server = bind(&config)?;
         let admin = bind_admin(config.admin.listen).await?;
+        let journal = store.journal();
         let dispatcher = Arc::new(Dispatcher::new(runtime.clone()));
-        let weak: Weak<Dispatcher> = Arc::downgrade(&dispatcher);
+        let dispatcher = Arc::new(Idempotent::new(dispatcher, journal.clone()));
+        let weak: Weak<Idempotent> = Arc::downgrade(&dispatcher);
         runtime.connect(weak);
+        runtime.connect_queues(Arc::new(journal.clone()));
+        let read = journal.clone();
+        telemetry.read_queues(move || queues::readings(&read));
+        let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry);
+        let cron = cron(&store, &journal);
+        let events = Events {
+            journal,
+            deliveries: deliveries.handle(),
+            cron: cron.handle(),
+        };
         let secrets = Secrets {
             folder: config.secrets.clone(),
         };
-        let apps = Arc::new(Apps::new(runtime, secrets, cores(&config)));
+        let apps = Arc::new(Apps::new(runtime, events, secrets, cores(&config)));
         for source in sources {
             let app = source.manifest.app.name.clone();
             let deployed = apps.deploy(source).await;
@@ -190,12 +210,14 @@ impl Node {
         let token = Token::generate().map_err(StartError::Token)?;
         let address = write_address(&config, admin.address, &token)?;
         Ok(Self {
-            control: control(&config, &handle, &telemetry, token, dev),
+            control: control(&config, &handle, &store, &telemetry, token, dev),
             http: server.map(|server| service(server, &config, &handle, &telemetry, dev)),
             handle,
             store,
             telemetry,
             telemetry_service,
+            deliveries,
+            cron,
             admin,
             drain_timeout: config.http.drain_timeout,
             address,
@@ -223,6 +245,8 @@ impl Node {
             telemetry: _,
             telemetry_service,
             http,
+            deliveries,
+            cron,
             admin,
             drain_timeout,
             control,
@@ -233,6 +257,8 @@ impl Node {
         control.ready.store(true, Ordering::Release);
         let telemetry_task = tokio::spawn(telemetry_service.run(stop_telemetry.clone()));
         let admin_task = tokio::spawn(admin.run(control.clone(), drain_timeout));
+        let deliveries_task = tokio::spawn(deliveries.run(stop_http.clone()));
+        let cron_task = tokio::spawn(cron.run(stop_http.clone()));
         let resting = rest(handle.apps.clone());
         let resting = tokio::spawn(stop_http.clone().run_until_cancelled_owned(resting));
         let serving = serve(http, stop_http.clone());
@@ -251,6 +277,8 @@ impl Node {
             None => serving.await,
         };
         let rest_ended = resting.await;
+        let cron_ended = cron_task.await;
+        let deliveries_ended = deliveries_task.await;
         control.shutdown.cancel();
         let admin_ended = admin_task.await;
         handle.apps.runtime.drain().await;
@@ -260,6 +288,8 @@ impl Node {
         drop(address);
         http_ended?;
         rest_ended?;
+        cron_ended?;
+        deliveries_ended?;
         admin_ended?;
         telemetry_ended?;
         Ok(())
@@ -315,6 +345,45 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
         Ok::<_, StartError>((store, runtime))
     });
     opened.await?
+}
+
+/// Deliveries at once, besides one of each queue.
+const DELIVERIES_MAX: usize = 256;
+
+/// What delivers events to functions.
+fn deliveries(
+    config: &NodeConfig,
+    journal: &Journal,
+    dispatcher: &Arc<Idempotent>,
+    telemetry: &Telemetry,
+) -> Deliveries {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        (NODE, config.name.to_string()),
+        (TIER, config.tier.to_string()),
+    ] {
+        // Names and tiers are words of lower-case letters.
+        headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+    }
+    let options = DeliveryConfig {
+        concurrency: DELIVERIES_MAX.min(usize::try_from(config.runtime.concurrency).unwrap_or(1)),
+        drain_timeout: config.http.drain_timeout,
+        headers,
+    };
+    Deliveries::new(
+        journal.clone(),
+        dispatcher.clone(),
+        telemetry.clone(),
+        options,
+    )
+}
+
+/// What ticks; it remembers its ticks in a store of the host's own.
+#[expect(clippy::expect_used, reason = "both texts are names")]
+fn cron(store: &Store, journal: &Journal) -> Cron {
+    let host = RESERVED.parse().expect("a name");
+    let memory = store.key_value(&host, &"cron".parse().expect("a name"));
+    Cron::new(journal.clone(), memory)
 }
 
 /// The HTTP listeners, when the config names any.
@@ -374,6 +443,7 @@ fn service(
 fn control(
     config: &NodeConfig,
     handle: &NodeHandle,
+    store: &Store,
     telemetry: &Telemetry,
     token: Token,
     dev: bool,
@@ -383,6 +453,8 @@ fn control(
         token,
         apps: handle.apps.clone(),
         invoke: handle.dispatcher.clone(),
+        ingress: queues::ingress(&store.journal()),
+        journal: store.journal(),
         telemetry: telemetry.clone(),
         ready: AtomicBool::new(false),
         shutdown: CancellationToken::new(),

@@ -20,6 +20,7 @@ use crate::failure;
 use crate::function::{grant_directories, grant_sockets};
 use crate::imports::{self, LoadError};
 use crate::meter::Meter;
+use crate::publishing::Publishing;
 use crate::state::Memory;
 use crate::ticker::Ticker;
 use crate::world::{Outline, World};
@@ -293,5 +294,6 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
         grants: Arc::new(grants),
         http: Client::new(Arc::new(Machine)),
         dispatcher: None,
+        publishing: Publishing::default(),
     })
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tombolo_core::Code;
-use tombolo_manifest::Isolation;
+use tombolo_manifest::{Grants, Isolation};
 use wasmtime::component::Component;
 
 use crate::code_cache::CodeError;
@@ -70,23 +70,33 @@ pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     wat::parse_bytes(bytes).map_err(|error| LoadError::Text(error.to_string()))
 }
 
-/// Interfaces that show something only by grant, the grant, and the line that gives it.
-const BY_GRANT: &[(&str, &str, &str)] = &[
-    (
-        "wasi:keyvalue/",
-        "key-value store",
-        "grants = { keyvalue = [\"NAME\"] }",
-    ),
-    (
-        "fermyon:spin/key-value",
-        "key-value store",
-        "grants = { keyvalue = [\"NAME\"] }",
-    ),
-    (
-        "spin:key-value/",
-        "key-value store",
-        "grants = { keyvalue = [\"NAME\"] }",
-    ),
+/// What a function may use by grant only.
+struct ByGrant {
+    /// How the names of the interfaces begin.
+    interfaces: &'static [&'static str],
+    is_granted: fn(&Grants) -> bool,
+    what: &'static str,
+    /// The line that gives it.
+    line: &'static str,
+}
+
+const BY_GRANT: &[ByGrant] = &[
+    ByGrant {
+        interfaces: &[
+            "wasi:keyvalue/",
+            "fermyon:spin/key-value",
+            "spin:key-value/",
+        ],
+        is_granted: |grants| !grants.keyvalue.is_empty(),
+        what: "key-value store",
+        line: "grants = { keyvalue = [\"NAME\"] }",
+    },
+    ByGrant {
+        interfaces: &["wasi:messaging/"],
+        is_granted: |grants| !grants.queues.is_empty(),
+        what: "queue",
+        line: "grants = { queues = [\"NAME\"] }",
+    },
 ];
 
 /// Checks what can be told before compiling.
@@ -103,18 +113,16 @@ pub(crate) fn check(
     if function.isolation == Isolation::Concurrent && world != World::Http03 {
         return Err(LoadError::IsolationUnsupported(world));
     }
-    if function.grants.keyvalue.is_empty() {
-        for import in &outline.imports {
-            if let Some((_, what, line)) = BY_GRANT
-                .iter()
-                .find(|(prefix, ..)| import.starts_with(prefix))
-            {
-                return Err(LoadError::ImportNotGranted {
-                    import: import.clone(),
-                    what,
-                    line,
-                });
-            }
+    for import in &outline.imports {
+        let begins = |by: &&ByGrant| by.interfaces.iter().any(|name| import.starts_with(name));
+        if let Some(by) = BY_GRANT.iter().find(begins)
+            && !(by.is_granted)(&function.grants)
+        {
+            return Err(LoadError::ImportNotGranted {
+                import: import.clone(),
+                what: by.what,
+                line: by.line,
+            });
         }
     }
     Ok(world)

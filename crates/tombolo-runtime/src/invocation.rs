@@ -26,6 +26,7 @@ use crate::function::Function;
 use crate::instance::{Head, Instance};
 use crate::meter::Meter;
 use crate::output::InvocationLog;
+use crate::publishing::Publishing;
 use crate::runtime::Shared;
 use crate::state::State;
 use crate::ticker::Ticking;
@@ -213,6 +214,7 @@ pub(crate) fn fresh_state(
         grants: Arc::clone(&function.grants),
         http: shared.http.clone(),
         dispatcher: shared.dispatcher.get().cloned(),
+        publishing: Publishing::new(shared.publish.get().cloned()),
     };
     State::new(Arc::clone(function), Arc::clone(meter), egress, log).map_err(|error| {
         let detail = format!("a grant of the function cannot be honoured: {error:#}");

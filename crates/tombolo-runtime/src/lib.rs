@@ -17,6 +17,7 @@ mod invocation;
 mod linker;
 mod meter;
 mod output;
+mod publishing;
 mod runtime;
 mod state;
 mod ticker;

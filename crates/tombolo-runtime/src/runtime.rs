@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
-use tombolo_core::{Blame, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Name};
+use tombolo_core::{Blame, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Name, Publish};
 use tombolo_manifest::Isolation;
 use tombolo_store::Store;
 use tombolo_telemetry::Telemetry;
@@ -81,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     pub(crate) http: Client,
     pub(crate) dispatcher: OnceLock<Weak<dyn Invoke>>,
+    pub(crate) publish: OnceLock<Arc<dyn Publish>>,
     pub(crate) afterwards: TaskTracker,
     outer_gate: Gate,
     inner_gate: Gate,
@@ -140,6 +141,7 @@ impl Runtime {
             ticker,
             http: Client::new(Arc::new(Machine)),
             dispatcher: OnceLock::new(),
+            publish: OnceLock::new(),
             afterwards: TaskTracker::new(),
             outer_gate: Gate::new("the node", concurrency, options.waiting),
             inner_gate: Gate::new("the node (for calls between functions)", concurrency, 0),
@@ -150,6 +152,11 @@ impl Runtime {
     /// Says where calls between functions go; the first word counts.
     pub fn connect(&self, dispatcher: Weak<dyn Invoke>) {
         let _ = self.0.dispatcher.set(dispatcher);
+    }
+
+    /// Says where the events go that functions publish; the first word counts.
+    pub fn connect_queues(&self, publish: Arc<dyn Publish>) {
+        let _ = self.0.publish.set(publish);
     }
 
     /// How instances get their memory.

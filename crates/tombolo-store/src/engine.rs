@@ -1,38 +1,53 @@
-//! The one module that sees the storage engine (redb): snapshots, transactions, checksums of values, and the engine's errors and panics as ours.
+//! The one module that sees the storage engine (redb): snapshots, transactions, checkpoints, checksums of values, and the engine's errors and panics as ours.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use redb::{
-    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageError, Table,
-    TableDefinition,
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageBackend, StorageError, Table, TableDefinition, WriteTransaction,
 };
 
+use crate::disk::{Disk, File};
 use crate::{OpenError, StoreError};
 
 type Pairs = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const KEY_VALUE: Pairs = TableDefinition::new("key_value");
+/// Answers that are given again, by function and key: when they were stored, and the answer.
+const ANSWERS: Pairs = TableDefinition::new("answers");
+/// When they were stored, with their keys; and their lengths.
+const ANSWERS_BY_AGE: Pairs = TableDefinition::new("answers_by_age");
+/// What the last checkpoint knew, under the one key [`CHECKPOINT_KEY`].
+const CHECKPOINT: Pairs = TableDefinition::new("checkpoint");
+const CHECKPOINT_KEY: &[u8] = b"checkpoint";
 const DATA_FILE: &str = "data.redb";
 /// Memory for pages.
 const CACHE_BYTES: usize = 32 << 20;
 /// A data file up to this size is read in full and checked whenever it is opened (about a second
 /// for each GiB). After a crash a larger one is too, by the engine itself.
 const CHECK_BYTES_MAX: u64 = 256 << 20;
-/// Free space that writes leave alone: a disk that is full to the last byte would fail the engine
-/// in the midst of a commit, after which it refuses reads too.
-const RESERVE_BYTES: u64 = 16 << 20;
+/// How long an answer is given again, in the life of the store.
+const ANSWER_AGE_MS: u64 = 24 * 60 * 60 * 1000;
+/// Answers that are kept; beyond it the oldest goes.
+const ANSWERS_MAX: u64 = 100_000;
+/// Bytes of answers that are kept; beyond it the oldest goes.
+const ANSWERS_BYTES_MAX: u64 = 256 << 20;
+/// What a change of one key adds to the pages that are not on disk yet, roughly: a leaf and a part
+/// of what is above it.
+const DIRTY_BYTES: u64 = 8 << 10;
 /// Length of the checksum behind each value.
 const CHECKSUM_BYTES: usize = 4;
 
 /// An open data file.
 pub(crate) struct Engine {
     database: Database,
-    folder: fs::File,
+    /// Bytes of all answers.
+    answers_bytes: AtomicU64,
 }
 
 /// The state of one commit.
@@ -40,15 +55,57 @@ pub(crate) struct Snapshot {
     table: ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
+type PairsTable<'transaction> = Table<'transaction, &'static [u8], &'static [u8]>;
+
 /// The one transaction that is under way; it reads what it wrote.
 pub(crate) struct Transaction<'transaction> {
-    table: Table<'transaction, &'static [u8], &'static [u8]>,
+    transaction: &'transaction WriteTransaction,
+    table: PairsTable<'transaction>,
+    answers: Option<Answers<'transaction>>,
+    answers_bytes: u64,
+    /// Bytes that the transaction may make the file grow by, roughly.
+    dirty_bytes: u64,
+}
+
+/// The tables of answers.
+struct Answers<'transaction> {
+    by_key: PairsTable<'transaction>,
+    by_age: PairsTable<'transaction>,
+}
+
+/// A file of ours as the engine sees it.
+#[derive(Debug)]
+struct Backend(Arc<dyn File>);
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.read_at(out, offset)? < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(data, offset)
+    }
 }
 
 impl Engine {
-    /// Opens the data file; makes it when it is `new`. Recovery rolls back to the last commit that
-    /// is whole.
-    pub(crate) fn open(folder: &Path, new: bool) -> Result<Self, OpenError> {
+    /// Opens the data file, or makes it when it is `new`. Recovery rolls back to the last
+    /// checkpoint.
+    pub(crate) fn open(disk: &dyn Disk, folder: &Path, new: bool) -> Result<Self, OpenError> {
         let path = folder.join(DATA_FILE);
         let io = |source| OpenError::Io {
             path: path.clone(),
@@ -58,19 +115,26 @@ impl Engine {
             folder: folder.into(),
             detail,
         };
-        let file_bytes = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(io(error)),
+        let file = match disk.open(&path) {
+            // Of a folder that was never finished, whatever there is.
+            Ok(_) if new => disk.create(&path).map_err(io)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && new => {
+                disk.create(&path).map_err(io)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged(format!("its file {DATA_FILE} is missing")));
+            }
+            opened => opened.map_err(io)?,
         };
+        let file_bytes = file.len().map_err(io)?;
         if file_bytes == 0 && !new {
-            return Err(damaged(format!("its file {DATA_FILE} is missing or empty")));
+            return Err(damaged(format!("its file {DATA_FILE} is empty")));
         }
         let opened = catch_unwind(AssertUnwindSafe(|| {
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open((1..=CHECK_BYTES_MAX).contains(&file_bytes))
-                .create(&path)
+                .create_with_backend(Backend(file))
         }));
         let database = match opened {
             Ok(Ok(database)) => database,
@@ -82,15 +146,33 @@ impl Engine {
         };
         let engine = Self {
             database,
-            folder: fs::File::open(folder).map_err(io)?,
+            answers_bytes: AtomicU64::new(0),
         };
         if new {
-            // A transaction makes the table, so that every snapshot finds it.
+            // A transaction makes the tables, so that every snapshot finds them.
             engine
-                .transact(0, |_| Ok(()))
+                .checkpoint(&[])
                 .map_err(|error| io(io::Error::other(error)))?;
+            disk.sync_folder(folder).map_err(io)?;
         }
+        engine
+            .count_answers()
+            .map_err(|error| damaged(error.to_string()))?;
         Ok(engine)
+    }
+
+    fn count_answers(&self) -> Result<(), StoreError> {
+        let bytes = guarded(|| {
+            let transaction = self.database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(ANSWERS_BY_AGE).map_err(failed)?;
+            let mut bytes = 0;
+            for entry in table.iter().map_err(failed)? {
+                bytes += answer_length(entry.map_err(failed)?.1.value());
+            }
+            Ok(bytes)
+        })?;
+        self.answers_bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
@@ -101,33 +183,75 @@ impl Engine {
         })
     }
 
-    /// Runs `changes`, which write about `bytes`, in a transaction and commits it durably if they
-    /// succeed. With one fsync: the engine tells a commit that was torn by its checksums.
-    pub(crate) fn transact(
+    /// Runs `changes` in a transaction and commits it if they succeed. Readers then see it, but
+    /// only the next checkpoint makes it durable: until then it is the log's to keep. Also says by
+    /// how many bytes the file may have grown, roughly.
+    pub(crate) fn transact<T>(
         &self,
-        bytes: usize,
-        changes: impl FnOnce(&mut Transaction<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.check_room(bytes)?;
+        changes: impl FnOnce(&mut Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, u64), StoreError> {
+        guarded(|| {
+            let mut transaction = self.database.begin_write().map_err(failed)?;
+            let none = transaction.set_durability(Durability::None);
+            none.map_err(|error| StoreError::Engine(Arc::new(error)))?;
+            let mut open = Transaction {
+                transaction: &transaction,
+                table: transaction.open_table(KEY_VALUE).map_err(failed)?,
+                answers: None,
+                answers_bytes: self.answers_bytes.load(Ordering::Relaxed),
+                dirty_bytes: 0,
+            };
+            let done = changes(&mut open)?;
+            let (dirty_bytes, answers_bytes) = (open.dirty_bytes, open.answers_bytes);
+            drop(open);
+            transaction.commit().map_err(failed)?;
+            self.answers_bytes.store(answers_bytes, Ordering::Relaxed);
+            Ok((done, dirty_bytes))
+        })
+    }
+
+    /// Makes all that was committed durable, together with what the store wants to know of this
+    /// moment.
+    pub(crate) fn checkpoint(&self, known: &[u8]) -> Result<(), StoreError> {
         guarded(|| {
             let transaction = self.database.begin_write().map_err(failed)?;
-            let mut open = Transaction {
-                table: transaction.open_table(KEY_VALUE).map_err(failed)?,
-            };
-            changes(&mut open)?;
-            drop(open);
+            for table in [KEY_VALUE, ANSWERS, ANSWERS_BY_AGE] {
+                drop(transaction.open_table(table).map_err(failed)?);
+            }
+            let mut table = transaction.open_table(CHECKPOINT).map_err(failed)?;
+            let sealed = [known, &checksum(CHECKPOINT_KEY, known)].concat();
+            table
+                .insert(CHECKPOINT_KEY, sealed.as_slice())
+                .map_err(failed)?;
+            drop(table);
             transaction.commit().map_err(failed)
         })
     }
 
-    fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
-        let disk = rustix::fs::fstatvfs(&self.folder)
-            .map_err(|error| StoreError::Engine(Arc::new(io::Error::from(error))))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < RESERVE_BYTES.saturating_add(bytes as u64) {
-            return Err(StoreError::Full);
-        }
-        Ok(())
+    /// A stored answer that is not too old.
+    pub(crate) fn answer(&self, key: &[u8], lived_ms: u64) -> Result<Option<Bytes>, StoreError> {
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(ANSWERS).map_err(failed)?;
+            let Some(found) = get(&table, key)? else {
+                return Ok(None);
+            };
+            let Some(stored) = found.first_chunk() else {
+                return Err(StoreError::Damaged("a stored answer".into()));
+            };
+            let age_ms = lived_ms.saturating_sub(u64::from_be_bytes(*stored));
+            Ok((age_ms < ANSWER_AGE_MS).then(|| found.slice(stored.len()..)))
+        })
+    }
+
+    /// What the last checkpoint knew.
+    pub(crate) fn known(&self) -> Result<Bytes, StoreError> {
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(CHECKPOINT).map_err(failed)?;
+            get(&table, CHECKPOINT_KEY)?
+                .ok_or_else(|| StoreError::Damaged("there is no checkpoint".into()))
+        })
     }
 }
 
@@ -172,18 +296,93 @@ impl Transaction<'_> {
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let bytes = value.len() + CHECKSUM_BYTES;
-        let mut place = self.table.insert_reserve(key, bytes).map_err(failed)?;
-        let checksum = checksum(key, value);
-        let (stored, behind) = place.as_mut().split_at_mut(value.len());
-        stored.copy_from_slice(value);
-        behind.copy_from_slice(&checksum);
-        Ok(())
+        self.dirty_bytes += DIRTY_BYTES + value.len() as u64;
+        put(&mut self.table, key, &[value])
     }
 
     pub(crate) fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.dirty_bytes += DIRTY_BYTES;
         self.table.remove(key).map(drop).map_err(failed)
     }
+
+    /// Stores an answer, and drops those that are too old or too many.
+    pub(crate) fn answer(
+        &mut self,
+        key: &[u8],
+        answer: &[u8],
+        lived_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.dirty_bytes += 2 * DIRTY_BYTES + answer.len() as u64;
+        let answers = match &mut self.answers {
+            Some(answers) => answers,
+            none => none.insert(Answers {
+                by_key: self.transaction.open_table(ANSWERS).map_err(failed)?,
+                by_age: self
+                    .transaction
+                    .open_table(ANSWERS_BY_AGE)
+                    .map_err(failed)?,
+            }),
+        };
+        let bytes = &mut self.answers_bytes;
+        *bytes = bytes.saturating_sub(answers.remove(key)?);
+        let stored = lived_ms.to_be_bytes();
+        put(&mut answers.by_key, key, &[&stored, answer])?;
+        let (age, length) = ([&stored, key].concat(), (answer.len() as u64).to_le_bytes());
+        let inserted = answers.by_age.insert(age.as_slice(), length.as_slice());
+        inserted.map(drop).map_err(failed)?;
+        *bytes += answer.len() as u64;
+        while let Some(key) = answers.excess(*bytes, lived_ms)? {
+            *bytes = bytes.saturating_sub(answers.remove(&key)?);
+        }
+        Ok(())
+    }
+}
+
+impl Answers<'_> {
+    /// Removes the answer of a key; its length.
+    fn remove(&mut self, key: &[u8]) -> Result<u64, StoreError> {
+        let age = match self.by_key.remove(key).map_err(failed)? {
+            Some(old) => old
+                .value()
+                .first_chunk()
+                .map(|stored: &[u8; 8]| [stored, key].concat()),
+            None => None,
+        };
+        let Some(age) = age else { return Ok(0) };
+        let length = self.by_age.remove(age.as_slice()).map_err(failed)?;
+        Ok(length.map_or(0, |length| answer_length(length.value())))
+    }
+
+    /// The key of the oldest answer, if it is too old or there are too many.
+    fn excess(&self, bytes: u64, lived_ms: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some((age, _)) = self.by_age.first().map_err(failed)? else {
+            return Ok(None);
+        };
+        let Some((stored, key)) = age.value().split_first_chunk() else {
+            return Err(StoreError::Damaged("the age of an answer".into()));
+        };
+        let fits = bytes <= ANSWERS_BYTES_MAX
+            && self.by_key.len().map_err(failed)? <= ANSWERS_MAX
+            && lived_ms.saturating_sub(u64::from_be_bytes(*stored)) < ANSWER_AGE_MS;
+        Ok((!fits).then(|| key.to_vec()))
+    }
+}
+
+fn answer_length(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn put(table: &mut PairsTable<'_>, key: &[u8], value: &[&[u8]]) -> Result<(), StoreError> {
+    let value = value.concat();
+    let bytes = value.len() + CHECKSUM_BYTES;
+    let mut place = table.insert_reserve(key, bytes).map_err(failed)?;
+    let checksum = checksum(key, &value);
+    let (stored, behind) = place.as_mut().split_at_mut(value.len());
+    stored.copy_from_slice(&value);
+    behind.copy_from_slice(&checksum);
+    Ok(())
 }
 
 fn get(

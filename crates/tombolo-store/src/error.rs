@@ -4,9 +4,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tombolo_core::Code;
+use tombolo_core::{Code, QueueId};
 
-use crate::key_value::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::key_value::{KEY_BYTES_MAX, READ_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::log::LogError;
+use crate::queue::Refusal;
+use crate::transaction::{ANSWER_BYTES_MAX, EVENT_BYTES_MAX};
 
 /// Why a store folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +34,12 @@ pub enum OpenError {
         /// What its format file says.
         found: String,
     },
-    /// The data file does not pass the engine's checks.
+    /// A file does not pass its checks, and nothing can be served without it.
     #[error("the store {} is damaged: {detail}", folder.display())]
     Damaged {
         /// The store's folder.
         folder: PathBuf,
-        /// What the engine found.
+        /// What was found.
         detail: String,
     },
     /// The operating system refused to read or write a file.
@@ -87,6 +90,9 @@ pub enum StoreError {
         /// Their length together.
         bytes: usize,
     },
+    /// The values of one read are too long together.
+    #[error("the values have more than {READ_BYTES_MAX} bytes together; read fewer keys at once")]
+    ReadTooLong,
     /// The value to increment is not a decimal number of 64 bits, or would leave that range.
     #[error("the value is not a decimal number, or leaves the range of 64 bits")]
     NotANumber,
@@ -99,7 +105,51 @@ pub enum StoreError {
     /// A record or a page does not pass its checks; nothing of it was returned.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// The storage engine failed.
+    /// There is no such queue, or no app that uses it.
+    #[error("there is no queue `{0}`")]
+    UnknownQueue(QueueId),
+    /// The queue has no room now.
+    #[error("the queue `{queue}` is full")]
+    QueueFull {
+        /// The queue.
+        queue: QueueId,
+    },
+    /// The queue will never have room for this.
+    #[error("the queue `{queue}` cannot take this")]
+    Unfit {
+        /// The queue.
+        queue: QueueId,
+        /// Why.
+        source: Refusal,
+    },
+    /// An event is too long.
+    #[error("the event has {bytes} bytes, at most {EVENT_BYTES_MAX} are allowed")]
+    EventTooLong {
+        /// Its length as it is stored.
+        bytes: usize,
+    },
+    /// Events of one transaction are too long together.
+    #[error("the events have {bytes} bytes together, which is too long for one transaction")]
+    EventsTooLong {
+        /// Their length together.
+        bytes: usize,
+    },
+    /// The lease had ended: somebody else has the event or had it.
+    #[error("the lease of the event has ended")]
+    Stale,
+    /// A value is not the one that the transaction has read.
+    #[error("the value of `{key}` has been changed by somebody else")]
+    Conflict {
+        /// The key.
+        key: String,
+    },
+    /// The answer is too long to be stored.
+    #[error("the answer has {bytes} bytes, at most {ANSWER_BYTES_MAX} are stored")]
+    AnswerTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The storage engine failed, or a file could not be read or written.
     #[error("the storage engine failed")]
     Engine(#[source] Arc<dyn Error + Send + Sync>),
 }
@@ -111,11 +161,34 @@ impl StoreError {
             Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
             | Self::WriteTooLong { .. }
+            | Self::ReadTooLong
+            | Self::AnswerTooLong { .. }
             | Self::NotANumber => Code::BadRequest,
+            Self::EventTooLong { .. } | Self::EventsTooLong { .. } | Self::Unfit { .. } => {
+                Code::EventTooLong
+            }
+            Self::UnknownQueue(_) => Code::QueueMissing,
+            Self::QueueFull { .. } => Code::QueueFull,
+            Self::Stale | Self::Conflict { .. } => Code::Conflict,
             Self::Closed => Code::Draining,
             Self::Full => Code::StoreFull,
             Self::Damaged(_) => Code::StoreDamaged,
             Self::Engine(_) => Code::HostError,
+        }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Engine(Arc::new(error))
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Full => Self::Full,
+            LogError::Failed(error) => Self::Engine(error),
         }
     }
 }

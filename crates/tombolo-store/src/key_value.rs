@@ -8,6 +8,7 @@ use tombolo_core::Name;
 use crate::StoreError;
 use crate::commit::{Action, Answer};
 use crate::store::Shared;
+use crate::transaction::Change;
 
 /// The longest key.
 pub const KEY_BYTES_MAX: usize = 1 << 10;
@@ -15,6 +16,8 @@ pub const KEY_BYTES_MAX: usize = 1 << 10;
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// The most bytes of keys and values in one atomic write.
 pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// The most bytes of values that one read of several keys returns.
+pub const READ_BYTES_MAX: usize = 16 << 20;
 /// The most keys that one call of [`KeyValue::keys`] returns.
 pub const KEYS_MAX: usize = 1000;
 
@@ -55,10 +58,9 @@ pub enum Swapped {
 
 impl KeyValue {
     pub(crate) fn new(shared: Arc<Shared>, app: &Name, store: &Name) -> Self {
-        let prefix = format!("{app}\0{store}\0");
         Self {
             shared,
-            prefix: prefix.into_bytes().into(),
+            prefix: prefix(app, store).into(),
         }
     }
 
@@ -74,11 +76,17 @@ impl KeyValue {
     /// The values of several keys, in their order, all of the same moment.
     ///
     /// # Errors
-    /// As [`KeyValue::get`].
+    /// As [`KeyValue::get`]; and when the values are longer than [`READ_BYTES_MAX`] together.
     pub fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let snapshot = self.shared.open()?.engine.snapshot()?;
+        let mut left = READ_BYTES_MAX;
         keys.iter()
-            .map(|key| snapshot.get(&self.key(key)?))
+            .map(|key| {
+                let value = snapshot.get(&self.key(key)?)?;
+                let bytes = value.as_ref().map_or(0, Bytes::len);
+                left = left.checked_sub(bytes).ok_or(StoreError::ReadTooLong)?;
+                Ok(value)
+            })
             .collect()
     }
 
@@ -110,27 +118,29 @@ impl KeyValue {
     /// When a key, a value or all of them together are too long, the store is closed, the disk is
     /// full or the engine fails; then nothing was written.
     pub async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        let mut bytes = 0_usize;
-        let mut changes = Vec::with_capacity(writes.len());
-        for write in writes {
-            let change = match write {
-                Write::Set { key, value } => (self.key(&key)?, Some(checked(value)?)),
-                Write::Delete { key } => (self.key(&key)?, None),
-            };
-            bytes += change.0.len() + change.1.as_ref().map_or(0, Bytes::len);
-            changes.push(change);
-        }
-        if bytes > WRITE_BYTES_MAX {
-            return Err(StoreError::WriteTooLong { bytes });
-        }
-        if changes.is_empty() {
+        let writes = writes.into_iter().map(|write| self.write_of(write));
+        let writes: Vec<_> = writes.collect::<Result<_, _>>()?;
+        let bytes = bytes_of(&writes)?;
+        if writes.is_empty() {
             return Ok(());
         }
+        let change = Change {
+            writes,
+            ..Change::default()
+        };
         self.shared
             .writer()
-            .ask(Action::Write(changes), bytes)
+            .ask(Action::Change(Box::new(change)), bytes)
             .await
             .map(drop)
+    }
+
+    /// A write with its key as the engine has it.
+    pub(crate) fn write_of(&self, write: Write) -> Result<(Vec<u8>, Option<Bytes>), StoreError> {
+        Ok(match write {
+            Write::Set { key, value } => (self.key(&key)?, Some(checked(value)?)),
+            Write::Delete { key } => (self.key(&key)?, None),
+        })
     }
 
     /// Adds to a number and returns the sum, in one step. Numbers are decimal ASCII text (`-12`),
@@ -149,7 +159,7 @@ impl KeyValue {
             .await?
         {
             Answer::Number(sum) => Ok(sum),
-            Answer::Written | Answer::Swapped(_) => Err(StoreError::Closed),
+            _ => Err(StoreError::Closed),
         }
     }
 
@@ -173,16 +183,33 @@ impl KeyValue {
         };
         match self.shared.writer().ask(action, bytes).await? {
             Answer::Swapped(swapped) => Ok(swapped),
-            Answer::Written | Answer::Number(_) => Err(StoreError::Closed),
+            _ => Err(StoreError::Closed),
         }
     }
 
-    fn key(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn key(&self, key: &str) -> Result<Vec<u8>, StoreError> {
         if key.len() > KEY_BYTES_MAX {
             return Err(StoreError::KeyTooLong { bytes: key.len() });
         }
         Ok([&*self.prefix, key.as_bytes()].concat())
     }
+}
+
+/// What stands before the keys of a store.
+pub(crate) fn prefix(app: &Name, store: &Name) -> Vec<u8> {
+    format!("{app}\0{store}\0").into_bytes()
+}
+
+/// Bytes of keys and values together, if they are not too many.
+pub(crate) fn bytes_of(writes: &[(Vec<u8>, Option<Bytes>)]) -> Result<usize, StoreError> {
+    let values = writes
+        .iter()
+        .map(|(_, value)| value.as_ref().map_or(0, Bytes::len));
+    let bytes = writes.iter().map(|(key, _)| key.len()).sum::<usize>() + values.sum::<usize>();
+    if bytes > WRITE_BYTES_MAX {
+        return Err(StoreError::WriteTooLong { bytes });
+    }
+    Ok(bytes)
 }
 
 fn checked(value: Bytes) -> Result<Bytes, StoreError> {

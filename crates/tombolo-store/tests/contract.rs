@@ -284,12 +284,12 @@ async fn a_format_of_the_future_is_refused_and_left_alone() {
     store.close().await;
     let format = folder.path().join("format");
     let written = std::fs::read_to_string(&format).unwrap();
-    assert_eq!(written, "tombolo-store 1\n");
+    assert_eq!(written, "tombolo-store 2\n");
 
-    std::fs::write(&format, "tombolo-store 2\n").unwrap();
+    std::fs::write(&format, "tombolo-store 3\n").unwrap();
     let error = Store::open(folder.path()).err().unwrap();
     assert_eq!(error.code(), Code::StoreFormat);
-    assert!(error.to_string().contains("tombolo-store 2"), "{error}");
+    assert!(error.to_string().contains("tombolo-store 3"), "{error}");
 
     std::fs::write(&format, written).unwrap();
     let (_store, things) = open(folder.path());

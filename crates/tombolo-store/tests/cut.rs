@@ -1,4 +1,10 @@
-//! A power cut in the midst of a commit: of the pages it changed any set may be on disk, and the store still opens with all that was acknowledged.
+//! Power cuts at every call that reaches the disk: what was accepted is there, what was acknowledged does not come back, transactions are whole, order and memory of ids are kept.
+//!
+//! A history runs once on a simulated disk, which records its calls. Beside it runs a model that
+//! knows the state after each of its steps. Then the power is cut before each call, several times
+//! with other outcomes for what was not synced, and the store that is opened on what is left has to
+//! be in the state of one of the steps between the last that was answered and the last that was
+//! asked for. One step is one transaction, so this is all or nothing for each of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,88 +12,135 @@
     reason = "a test says with a panic that something is wrong"
 )]
 
-use std::fs;
-use std::path::Path;
+mod simulation;
 
-use bytes::Bytes;
-use tombolo_store::{KeyValue, Store, Write};
+use std::ops::Range;
+use std::sync::Arc;
 
-const PAGE_BYTES: usize = 4096;
-const CUTS: usize = 120;
-/// Keys of the commit that is cut.
-const LAST: std::ops::Range<usize> = 160..168;
+use simulation::{Random, Run, Step, check, history, history_on, open};
+use tombolo_store::disk::simulated::{Lie, SimulatedDisk};
 
-fn key_value(store: &Store) -> KeyValue {
-    store.key_value(&"app".parse().unwrap(), &"things".parse().unwrap())
-}
-
-/// Some values are longer than a page, so that one can be torn inside.
-fn value(each: usize) -> Bytes {
-    Bytes::from(vec![each as u8; 40 + each * 7919 % 9000])
-}
-
-async fn write(things: &KeyValue, keys: std::ops::Range<usize>) {
-    let set = |each: usize| Write::Set {
-        key: each.to_string(),
-        value: value(each),
-    };
-    things.write(keys.map(set).collect()).await.unwrap();
-}
-
-/// The file after the commit, with each changed page as it was before by a chance of its own.
-fn cut(before: &[u8], after: &[u8], state: &mut u64) -> Vec<u8> {
-    let mut file = after.to_vec();
-    let chance = next(state) % 100;
-    for (index, page) in file.chunks_mut(PAGE_BYTES).enumerate() {
-        let start = index * PAGE_BYTES;
-        if next(state) % 100 < chance {
-            let old = before.get(start..start + page.len());
-            page.copy_from_slice(old.unwrap_or(&vec![0; page.len()]));
+/// Cuts the power of a run before each call, with so many outcomes each; how many cuts that was.
+async fn cut_everywhere(run: &Run, seeds: Range<u64>) -> usize {
+    let mut cuts = 0;
+    for call in run.first_call..=run.disk.calls() {
+        for seed in seeds.clone() {
+            let disk = run
+                .disk
+                .cut(call, seed.wrapping_mul(1_000_003).wrapping_add(call as u64));
+            check(run, call, seed, disk).await;
+            cuts += 1;
         }
     }
-    file
+    cuts
 }
 
-/// A reproducible sequence (Knuth's MMIX constants), so that a failure can be found again.
-fn next(state: &mut u64) -> u64 {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    *state >> 33
+async fn cut_history(seed: u64, weights: &[(u32, Step)], steps: usize, seeds: Range<u64>) -> usize {
+    let run = history(&mut Random(seed), weights, steps).await;
+    let cuts = cut_everywhere(&run, seeds).await;
+    eprintln!("{steps} steps, {} calls, {cuts} cuts", run.disk.calls());
+    cuts
 }
 
-async fn check(folder: &Path) {
-    let store = Store::open(folder).unwrap();
-    let things = key_value(&store);
-    for each in 0..LAST.start {
-        assert_eq!(things.get(&each.to_string()).unwrap(), Some(value(each)));
-    }
-    let last: Vec<_> = LAST
-        .map(|each| things.get(&each.to_string()).unwrap())
-        .collect();
-    let all: Vec<_> = LAST.map(|each| Some(value(each))).collect();
-    assert!(last == all || last.iter().all(Option::is_none));
-    store.close().await;
+const PUBLISH: &[(u32, Step)] = &[
+    (6, Step::Publish),
+    (2, Step::PublishMany),
+    (4, Step::Together),
+    (1, Step::Write),
+];
+const DELIVER: &[(u32, Step)] = &[
+    (6, Step::Publish),
+    (3, Step::Done),
+    (3, Step::Retry),
+    (2, Step::Bury),
+    (1, Step::Redrive),
+    (1, Step::Wait),
+];
+const TRANSACT: &[(u32, Step)] = &[
+    (4, Step::Publish),
+    (4, Step::Transaction),
+    (2, Step::Write),
+    (2, Step::Increment),
+    (1, Step::Retry),
+];
+const ALL: &[(u32, Step)] = &[
+    (6, Step::Publish),
+    (2, Step::PublishMany),
+    (2, Step::Together),
+    (4, Step::Done),
+    (2, Step::Retry),
+    (1, Step::Bury),
+    (1, Step::Redrive),
+    (1, Step::Purge),
+    (3, Step::Transaction),
+    (2, Step::Write),
+    (1, Step::Increment),
+    (1, Step::Wait),
+    (1, Step::Reopen),
+];
+
+#[tokio::test]
+async fn a_new_store_is_cut_at_every_call() {
+    let run = history(&mut Random(0), PUBLISH, 3).await;
+    let run = Run {
+        first_call: 0,
+        ..run
+    };
+    eprintln!("{} cuts", cut_everywhere(&run, 0..12).await);
 }
 
 #[tokio::test]
-async fn a_torn_commit_is_rolled_back_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let (base, scratch) = (folder.path().join("base"), folder.path().join("scratch"));
-    let store = Store::open(&base).unwrap();
-    let things = key_value(&store);
-    for batch in 0..LAST.start / 8 {
-        write(&things, batch * 8..batch * 8 + 8).await;
+async fn publishing_is_cut_at_every_call() {
+    cut_history(1, PUBLISH, 60, 0..8).await;
+}
+
+#[tokio::test]
+async fn delivering_is_cut_at_every_call() {
+    cut_history(2, DELIVER, 80, 0..8).await;
+}
+
+#[tokio::test]
+async fn transactions_are_cut_at_every_call() {
+    cut_history(3, TRANSACT, 60, 0..8).await;
+}
+
+#[tokio::test]
+async fn random_histories_are_cut_at_every_call() {
+    for seed in 10..14 {
+        cut_history(seed, ALL, 120, 0..3).await;
     }
-    // The engine has written everything that it acknowledged; what it holds is a cache.
-    let before = fs::read(base.join("data.redb")).unwrap();
-    write(&things, LAST).await;
-    let after = fs::read(base.join("data.redb")).unwrap();
-    fs::create_dir(&scratch).unwrap();
-    fs::copy(base.join("format"), scratch.join("format")).unwrap();
-    let mut state = 11;
-    for _ in 0..CUTS {
-        fs::write(scratch.join("data.redb"), cut(&before, &after, &mut state)).unwrap();
-        check(&scratch).await;
+}
+
+#[tokio::test]
+async fn recovery_itself_is_cut_at_every_call() {
+    let run = history(&mut Random(5), ALL, 60).await;
+    let (calls, mut cuts) = (run.disk.calls(), 0);
+    for call in (run.first_call..calls).step_by(7) {
+        let first = run.disk.cut(call, call as u64);
+        drop(open(&first));
+        for again in 0..=first.calls() {
+            check(&run, call, again as u64, first.cut(again, again as u64)).await;
+            cuts += 1;
+        }
+    }
+    eprintln!("{cuts} cuts of recovery");
+}
+
+/// The check of the checks: a disk that says it has synced, and has not, is found out.
+#[tokio::test]
+async fn a_disk_that_lies_is_found_out() {
+    for lie in [Lie::Files, Lie::Folders] {
+        let disk = SimulatedDisk::new();
+        drop(open(&disk));
+        disk.lie(lie);
+        let run = Arc::new(history_on(disk, &mut Random(6), PUBLISH, 40).await);
+        let mut found_out = false;
+        for seed in 0..8 {
+            let (run, call) = (Arc::clone(&run), run.disk.calls());
+            let disk = run.disk.cut(call, seed);
+            let checked = tokio::spawn(async move { check(&run, call, seed, disk).await });
+            found_out |= checked.await.is_err();
+        }
+        assert!(found_out, "{lie:?}");
     }
 }

@@ -6,13 +6,19 @@
     reason = "a test says with a panic that something is wrong"
 )]
 
+#[allow(dead_code, reason = "other tests use the rest")]
+mod simulation;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use simulation::{Hands, LIMITS, Random, Step, history};
 use tombolo_core::Code;
-use tombolo_store::{KeyValue, OpenError, Store, StoreError, Write};
+use tombolo_store::disk::simulated::SimulatedDisk;
+use tombolo_store::{Damage, KeyValue, OpenError, Store, StoreError, Write};
 
 type Written = BTreeMap<String, Bytes>;
 
@@ -151,4 +157,131 @@ async fn a_value_that_is_damaged_while_the_store_is_open_is_not_served() {
         }
     }
     assert!(noticed > 0);
+}
+
+/// Opens a damaged store. What it serves is true; what is missing is told.
+fn is_true_or_says_so(disk: &SimulatedDisk, whole: &simulation::State, what: &str) -> bool {
+    let opened = Store::open_on(
+        Arc::new(disk.clone()),
+        Path::new("/store"),
+        Box::new(Hands::default()),
+        LIMITS,
+    );
+    let store = match opened {
+        Ok(store) => store,
+        Err(error) => {
+            let told = matches!(error, OpenError::Damaged { .. } | OpenError::Format { .. });
+            assert!(told, "{what}: {error:?}");
+            return false;
+        }
+    };
+    let (journal, things) = (store.journal(), simulation::keys(&store));
+    let lost = store
+        .damages()
+        .iter()
+        .any(|one| matches!(one, Damage::Lost { .. }));
+    let mut told = lost;
+    let mut queues: BTreeMap<String, Vec<(String, u16)>> = BTreeMap::new();
+    for figures in journal.queues().unwrap() {
+        for listed in journal.list(&figures.queue, 0, 1000).unwrap() {
+            let peeked = match journal.peek(&figures.queue, listed.sequence) {
+                Ok(peeked) => peeked.unwrap(),
+                Err(StoreError::Damaged(_)) => {
+                    told = true;
+                    continue;
+                }
+                Err(error) => unreachable!("{what}: {error:?}"),
+            };
+            let content = peeked.event.data.unwrap();
+            assert_eq!(content, simulation::data(&peeked.event.id), "{what}");
+            let events = queues.entry(figures.queue.queue.to_string()).or_default();
+            events.push((peeked.event.id, listed.attempts));
+        }
+    }
+    let mut keys = BTreeMap::new();
+    for key in things.keys(None, 1000).unwrap_or_default() {
+        match things.get(&key) {
+            Ok(value) => {
+                let value = String::from_utf8_lossy(&value.unwrap()).into_owned();
+                keys.insert(key, value);
+            }
+            Err(StoreError::Damaged(_)) => told = true,
+            Err(error) => unreachable!("{what}: {error:?}"),
+        }
+    }
+    let mut expected = whole.queues.clone();
+    expected.retain(|_, events| !events.is_empty());
+    if !told {
+        assert_eq!(queues, expected, "{what}");
+        assert_eq!(keys, whole.keys, "{what}");
+    }
+    !told
+}
+
+#[tokio::test]
+async fn damage_in_any_file_of_a_closed_store_is_told_and_the_rest_is_served() {
+    let steps = [
+        (6, Step::Publish),
+        (2, Step::Together),
+        (2, Step::Done),
+        (1, Step::Retry),
+        (1, Step::Bury),
+        (1, Step::Transaction),
+        (1, Step::Write),
+    ];
+    let run = history(&mut Random(8), &steps, 150).await;
+    let whole = &run.states.last().unwrap().0;
+    let mut random = Random(9);
+    let (mut outcomes, mut served) = (0, 0);
+    let files = run.disk.files();
+    for folder in ["log", "ids", "data.redb", "format"] {
+        assert!(
+            files
+                .iter()
+                .any(|file| file.starts_with(Path::new("/store").join(folder)))
+        );
+    }
+    for file in &files {
+        for _ in 0..60 {
+            let disk = run.disk.damaged(file, |content| {
+                let at = random.below(content.len().max(1));
+                if let Some(byte) = content.get_mut(at) {
+                    *byte ^= 1 << random.below(8);
+                }
+            });
+            is_true_or_says_so(&disk, whole, &format!("a bit of {}", file.display()));
+        }
+        for _ in 0..20 {
+            let disk = run.disk.damaged(file, |content| {
+                content.truncate(random.below(content.len().max(1)));
+            });
+            let what = format!("{} cut", file.display());
+            is_true_or_says_so(&disk, whole, &what);
+        }
+    }
+    // Damage in the midst of the log does not take the rest with it.
+    for file in files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "log"))
+    {
+        for _ in 0..20 {
+            let disk = run.disk.damaged(file, |content| {
+                let at = random.below(content.len());
+                let end = (at + 700).min(content.len());
+                content[at..end].fill(0xa5);
+            });
+            let store = simulation::open(&disk);
+            outcomes += 1;
+            let depth: u64 = store
+                .journal()
+                .queues()
+                .unwrap()
+                .iter()
+                .map(|one| one.figures.depth)
+                .sum();
+            let all: usize = whole.queues.values().map(Vec::len).sum();
+            served += u32::from(depth as usize * 2 > all);
+        }
+    }
+    assert!(served * 10 > outcomes * 8, "{served} of {outcomes}");
 }

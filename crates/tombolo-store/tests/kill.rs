@@ -1,4 +1,4 @@
-//! What was acknowledged before a `kill -9` is there after it, and no write is there by half.
+//! What was acknowledged before a `kill -9` is there after it, writes and events, and no transaction is there by half.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,8 +11,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use tombolo_core::Name;
-use tombolo_store::{Store, Write};
+use tombolo_core::event::Event;
+use tombolo_core::{Name, Publication, QueueId};
+use tombolo_store::queue::QueueSettings;
+use tombolo_store::{Journal, Store, Transaction, Write};
 
 const FOLDER: &str = "TOMBOLO_STORE_TEST_FOLDER";
 const ROUND: &str = "TOMBOLO_STORE_TEST_ROUND";
@@ -23,6 +25,17 @@ fn names() -> (Name, Name) {
     ("app".parse().unwrap(), "pairs".parse().unwrap())
 }
 
+async fn journal(store: &Store) -> (Journal, QueueId) {
+    let queue = QueueId {
+        app: names().0,
+        queue: names().1.into(),
+    };
+    let journal = store.journal();
+    let settings = QueueSettings::default();
+    journal.configure(queue.clone(), settings).await.unwrap();
+    (journal, queue)
+}
+
 /// The child: writes pairs from many tasks and prints each that was acknowledged, until it is killed.
 #[tokio::test]
 #[ignore = "the child process of the next test"]
@@ -31,9 +44,11 @@ async fn writes_until_killed() {
     let round = std::env::var(ROUND).unwrap();
     let store = Store::open(Path::new(&folder)).unwrap();
     let pairs = store.key_value(&names().0, &names().1);
+    let (journal, queue) = journal(&store).await;
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
         let (pairs, round) = (pairs.clone(), round.clone());
+        let (journal, queue) = (journal.clone(), queue.clone());
         writers.spawn(async move {
             for each in 0_u64.. {
                 let id = format!("{round}-{writer}-{each}");
@@ -43,8 +58,14 @@ async fn writes_until_killed() {
                     key,
                     value: value.clone(),
                 };
-                let both = vec![set(format!("left-{id}")), set(format!("right-{id}"))];
-                pairs.write(both).await.unwrap();
+                let both = [set(format!("left-{id}")), set(format!("right-{id}"))];
+                let event = Event::new(id.clone(), "/pairs", "pair");
+                let transaction = Transaction {
+                    writes: both.map(|write| (pairs.clone(), write)).to_vec(),
+                    publications: vec![Publication::new(queue.clone(), event)],
+                    ..Transaction::default()
+                };
+                journal.commit(transaction).await.unwrap();
                 pairs.increment("count", 1).await.unwrap();
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "acknowledged {id}").unwrap();
@@ -107,6 +128,20 @@ async fn check(folder: &Path, acknowledged: &[String]) {
         }
         after = Some(last.clone());
     }
+    // And so is the event that was committed with it.
+    let (journal, queue) = journal(&store).await;
+    let (mut from, mut events) = (0, 0_usize);
+    loop {
+        let listed = journal.list(&queue, from, 1000).unwrap();
+        let Some(last) = listed.last() else { break };
+        from = last.sequence + 1;
+        events += listed.len();
+        for one in listed {
+            let event = journal.peek(&queue, one.sequence).unwrap().unwrap().event;
+            assert!(pairs.exists(&format!("left-{}", event.id)).unwrap());
+        }
+    }
+    assert_eq!(events, lefts);
     let count = pairs.get("count").unwrap().unwrap();
     let count: usize = String::from_utf8_lossy(&count).parse().unwrap();
     assert!(

@@ -7,21 +7,24 @@ mod http;
 mod log_book;
 pub mod name;
 pub mod node_log;
+mod queue;
 mod render;
 mod span;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
-use tombolo_core::{FunctionId, TraceContext};
+use tombolo_core::{FunctionId, QueueId, TraceContext};
 
 pub use export::{StartError, TelemetryService};
 pub use function::{FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;
 pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogLevel, LogStream, LogSubscription};
 pub use opentelemetry::Value;
+pub use queue::{QueueMetrics, QueueReading};
 pub use span::Span;
 
 /// What telemetry can be told.
@@ -44,8 +47,19 @@ struct Inner {
     spans: Option<mpsc::Sender<Box<opentelemetry_sdk::trace::SpanData>>>,
     spans_dropped: Arc<AtomicU64>,
     functions: RwLock<BTreeMap<FunctionId, Arc<FunctionMetrics>>>,
+    queues: RwLock<BTreeMap<QueueId, Arc<QueueMetrics>>>,
+    queue_source: OnceLock<QueueSource>,
     http: HttpMetrics,
     logs: LogBook,
+}
+
+/// Reads the state of every queue.
+struct QueueSource(Box<dyn Fn() -> Vec<QueueReading> + Send + Sync>);
+
+impl fmt::Debug for QueueSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QueueSource")
+    }
 }
 
 impl Telemetry {
@@ -69,6 +83,8 @@ impl Telemetry {
             spans,
             spans_dropped,
             functions: RwLock::default(),
+            queues: RwLock::default(),
+            queue_source: OnceLock::new(),
             http: HttpMetrics::default(),
             logs: LogBook::default(),
         }));
@@ -92,6 +108,26 @@ impl Telemetry {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         functions.entry(id.clone()).or_default().clone()
+    }
+
+    /// What is measured of the deliveries of a queue: the same for the same id, for as long as the node runs.
+    pub fn queue(&self, id: &QueueId) -> Arc<QueueMetrics> {
+        let queues = self.0.queues.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = queues.get(id) {
+            return metrics.clone();
+        }
+        drop(queues);
+        let mut queues = self
+            .0
+            .queues
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        queues.entry(id.clone()).or_default().clone()
+    }
+
+    /// Says where the state of every queue is read when metrics are asked for; the first one that says so is heard.
+    pub fn read_queues(&self, read: impl Fn() -> Vec<QueueReading> + Send + Sync + 'static) {
+        let _ = self.0.queue_source.set(QueueSource(Box::new(read)));
     }
 
     /// The counters of the HTTP listeners.
@@ -121,6 +157,18 @@ impl Telemetry {
         )
     }
 
+    /// Begins the span of a delivery below `parent`, linked to the spans that published what is delivered.
+    pub fn delivery_span<'t>(
+        &self,
+        name: &'static str,
+        parent: &TraceContext,
+        published: impl Iterator<Item = &'t TraceContext>,
+    ) -> Span {
+        let mut span = self.span(name, parent, false);
+        span.consumes(published);
+        span
+    }
+
     /// The logs of invocations.
     pub fn logs(&self) -> &LogBook {
         &self.0.logs
@@ -128,6 +176,19 @@ impl Telemetry {
 
     pub(crate) fn spans_dropped(&self) -> u64 {
         self.0.spans_dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn queues(&self) -> Vec<(QueueId, Arc<QueueMetrics>)> {
+        let queues = self.0.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues
+            .iter()
+            .map(|(id, metrics)| (id.clone(), metrics.clone()))
+            .collect()
+    }
+
+    pub(crate) fn queue_readings(&self) -> Vec<QueueReading> {
+        let source = self.0.queue_source.get();
+        source.map(|source| source.0()).unwrap_or_default()
     }
 
     pub(crate) fn functions(&self) -> Vec<(FunctionId, Arc<FunctionMetrics>)> {

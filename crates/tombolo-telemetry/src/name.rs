@@ -4,6 +4,8 @@
 pub const SPAN_HTTP: &str = "http.server.request";
 /// Span: one invocation of a function.
 pub const SPAN_INVOKE: &str = "faas.invoke";
+/// Span: one delivery of an event or a batch, from its taking to its settlement.
+pub const SPAN_DELIVERY: &str = "messaging.process";
 
 /// Attribute: the function as `app/function`.
 pub const FAAS_NAME: &str = "faas.name";
@@ -31,6 +33,20 @@ pub const CUT: &str = "cut";
 pub const ERROR_TYPE: &str = "error.type";
 /// Attribute: whose fault an error is: `caller`, `guest`, `host` or `dependency`.
 pub const TOMBOLO_BLAME: &str = "tombolo.blame";
+/// Attribute: what carries events; always `tombolo`.
+pub const MESSAGING_SYSTEM: &str = "messaging.system";
+/// Attribute: what is done with events; `process` for deliveries.
+pub const MESSAGING_OPERATION_TYPE: &str = "messaging.operation.type";
+/// Attribute: the queue as `app/queue`.
+pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
+/// Attribute: the id of the event, when it is a single one.
+pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
+/// Attribute: the events of a batch.
+pub const MESSAGING_BATCH_MESSAGE_COUNT: &str = "messaging.batch.message_count";
+/// Attribute: the kind of trigger, `queue` for instance.
+pub const TOMBOLO_TRIGGER: &str = "tombolo.trigger";
+/// Attribute: which attempt to deliver it is, from 1.
+pub const TOMBOLO_ATTEMPT: &str = "tombolo.attempt";
 /// Attribute of every span: the name of the service.
 pub const SERVICE_NAME: &str = "service.name";
 /// Attribute of every span: the version of the service.
@@ -77,6 +93,17 @@ metrics! {
     HTTP_RESPONSES = "tombolo_http_responses", None, "Answers, by status";
     HTTP_CONNECTIONS = "tombolo_http_connections", None, "Open client connections";
     HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because the listener was full";
+    MESSAGING_PROCESS_DURATION = "messaging_process_duration", SECONDS, "Time from taking events to their function's whole answer";
+    QUEUE_DEPTH = "tombolo_queue_depth", None, "Events in the queue, with those that are being delivered";
+    QUEUE_SIZE = "tombolo_queue_size", BYTES, "Bytes of the events in the queue";
+    QUEUE_OLDEST_AGE = "tombolo_queue_oldest_age", SECONDS, "Age of the oldest event in the queue";
+    QUEUE_LEASED = "tombolo_queue_leased", None, "Events that are being delivered";
+    QUEUE_PUBLISHED = "tombolo_queue_published", None, "Events that the queue accepted";
+    QUEUE_ATTEMPTS = "tombolo_queue_attempts", None, "Deliveries of events, again and again";
+    QUEUE_RETRIED = "tombolo_queue_retried", None, "Attempts that failed and were followed by another";
+    QUEUE_DELIVERED = "tombolo_queue_delivered", None, "Events that their function acknowledged";
+    QUEUE_DEAD = "tombolo_queue_dead", None, "Events that became dead letters";
+    QUEUE_DROPPED = "tombolo_queue_dropped", None, "Events that left unread, by reason: dropped or compacted for want of room, expired, purged, lost to damage of the disk";
     LOG_ENTRIES_EVICTED = "tombolo_log_entries_evicted", None, "Log entries that made room for newer ones";
     LOG_MEMORY = "tombolo_log_memory", BYTES, "Memory that kept log entries take";
     SPANS_DROPPED = "tombolo_spans_dropped", None, "Spans that were lost: the export queue was full or the collector did not take them";
@@ -86,6 +113,10 @@ metrics! {
 pub const LABEL_APP: &str = "app";
 /// Label of metrics: the function's name within the app.
 pub const LABEL_FUNCTION: &str = "function";
+/// Label of metrics: the queue's name within the app.
+pub const LABEL_QUEUE: &str = "queue";
+/// Label of metrics: why something happened.
+pub const LABEL_REASON: &str = "reason";
 /// Label of metrics: the error code.
 pub const LABEL_ERROR: &str = "error_type";
 /// Label of metrics: `in` or `out`.

@@ -7,11 +7,11 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
-use tombolo_core::FunctionId;
+use tombolo_core::{FunctionId, QueueId};
 
 use crate::histogram::Histogram;
 use crate::name::{self, Metric};
-use crate::{FunctionMetrics, FunctionUsage, Telemetry};
+use crate::{FunctionMetrics, FunctionUsage, QueueMetrics, QueueReading, Telemetry};
 
 pub fn render(telemetry: &Telemetry) -> String {
     let mut registry = Registry::default();
@@ -26,6 +26,8 @@ pub fn render(telemetry: &Telemetry) -> String {
 struct Snapshot {
     telemetry: Telemetry,
     functions: Vec<Function>,
+    queues: Vec<QueueReading>,
+    deliveries: Vec<(QueueId, Arc<QueueMetrics>)>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,8 @@ impl Snapshot {
         Self {
             telemetry: telemetry.clone(),
             functions,
+            queues: telemetry.queue_readings(),
+            deliveries: telemetry.queues(),
         }
     }
 }
@@ -66,6 +70,7 @@ impl Collector for Snapshot {
         self.invocations(&mut encoder)?;
         self.billing(&mut encoder)?;
         self.http(&mut encoder)?;
+        self.queues(&mut encoder)?;
         self.node(&mut encoder)
     }
 }
@@ -131,6 +136,62 @@ impl Snapshot {
             .encode_gauge(&gauge_value(http.connections()))?;
         let mut refused = family(encoder, name::HTTP_CONNECTIONS_REFUSED, MetricType::Counter)?;
         counter(&mut refused, &[], http.connections_refused())
+    }
+
+    fn queues(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let duration = name::MESSAGING_PROCESS_DURATION;
+        let mut durations = family(encoder, duration, MetricType::Histogram)?;
+        for (queue, metrics) in &self.deliveries {
+            let labels = queue_labels(queue);
+            let labels = labels.as_slice();
+            histogram(&mut durations.encode_family(&labels)?, &metrics.process)?;
+        }
+        for (metric, value) in [
+            (
+                name::QUEUE_DEPTH,
+                (|queue| queue.depth) as fn(&QueueReading) -> u64,
+            ),
+            (name::QUEUE_SIZE, |queue| queue.bytes),
+            (name::QUEUE_LEASED, |queue| queue.leased),
+        ] {
+            let mut gauges = family(encoder, metric, MetricType::Gauge)?;
+            for queue in &self.queues {
+                let labels = queue_labels(&queue.queue);
+                gauges
+                    .encode_family(&labels.as_slice())?
+                    .encode_gauge(&gauge_value(value(queue)))?;
+            }
+        }
+        let mut ages = family(encoder, name::QUEUE_OLDEST_AGE, MetricType::Gauge)?;
+        for queue in &self.queues {
+            let labels = queue_labels(&queue.queue);
+            ages.encode_family(&labels.as_slice())?
+                .encode_gauge(&queue.oldest_age.as_secs_f64())?;
+        }
+        for (metric, value) in [
+            (
+                name::QUEUE_PUBLISHED,
+                (|queue| queue.published) as fn(&QueueReading) -> u64,
+            ),
+            (name::QUEUE_ATTEMPTS, |queue| queue.attempts),
+            (name::QUEUE_RETRIED, |queue| queue.retried),
+            (name::QUEUE_DELIVERED, |queue| queue.delivered),
+            (name::QUEUE_DEAD, |queue| queue.dead),
+        ] {
+            let mut counters = family(encoder, metric, MetricType::Counter)?;
+            for queue in &self.queues {
+                counter(&mut counters, &queue_labels(&queue.queue), value(queue))?;
+            }
+        }
+        let mut dropped = family(encoder, name::QUEUE_DROPPED, MetricType::Counter)?;
+        for queue in &self.queues {
+            let [app, id] = queue_labels(&queue.queue);
+            for (reason, count) in &queue.dropped {
+                let labels = [app, id, (name::LABEL_REASON, *reason)];
+                counter(&mut dropped, &labels, *count)?;
+            }
+        }
+        Ok(())
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
@@ -206,6 +267,13 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn queue_labels(queue: &QueueId) -> [(&'static str, &str); 2] {
+    [
+        (name::LABEL_APP, queue.app.as_str()),
+        (name::LABEL_QUEUE, queue.queue.as_str()),
+    ]
 }
 
 type Labels<'a> = [(&'a str, &'a str); 0];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 use tombolo_core::{Failure, TraceContext};
 
 use crate::name;
+
+/// Most links of a span (OpenTelemetry's default, `OTEL_SPAN_LINK_COUNT_LIMIT`).
+const LINKS_MAX: usize = 128;
 
 /// Decides for traces that begin here whether they are recorded.
 #[derive(Debug)]
@@ -91,6 +94,24 @@ impl Span {
         Self { context, recording }
     }
 
+    /// Makes it the span of a consumer, linked to the spans that published what it consumes: as many as
+    /// [`LINKS_MAX`], the others are counted.
+    pub(crate) fn consumes<'t>(&mut self, published: impl Iterator<Item = &'t TraceContext>) {
+        let Some(recording) = &mut self.recording else {
+            return;
+        };
+        let data = &mut recording.data;
+        data.span_kind = SpanKind::Consumer;
+        for context in published {
+            if data.links.links.len() < LINKS_MAX {
+                let link = Link::with_context(span_context(context, true));
+                data.links.links.push(link);
+            } else {
+                data.links.dropped_count += 1;
+            }
+        }
+    }
+
     /// The context of what this span causes: the same trace, this span as parent.
     pub fn context(&self) -> TraceContext {
         self.context
@@ -120,6 +141,15 @@ impl Span {
                 .push(KeyValue::new(name::TOMBOLO_BLAME, blame));
         }
     }
+
+    /// Marks the span as failed for a reason that is no [`Failure`]; `kind` is the value of `error.type`.
+    pub fn error(&mut self, kind: String, detail: &str) {
+        if let Some(recording) = &mut self.recording {
+            let data = &mut recording.data;
+            data.status = Status::error(detail.to_owned());
+            data.attributes.push(KeyValue::new(name::ERROR_TYPE, kind));
+        }
+    }
 }
 
 impl Drop for Span {
@@ -142,6 +172,20 @@ fn new_span_id() -> u64 {
     }
 }
 
+fn span_context(context: &TraceContext, remote: bool) -> SpanContext {
+    let flags = match context.sampled {
+        true => TraceFlags::SAMPLED,
+        false => TraceFlags::default(),
+    };
+    SpanContext::new(
+        TraceId::from_bytes(context.trace_id.to_be_bytes()),
+        SpanId::from_bytes(context.span_id.to_be_bytes()),
+        flags,
+        remote,
+        TraceState::NONE,
+    )
+}
+
 fn span_data(
     name: &'static str,
     context: &TraceContext,
@@ -151,12 +195,12 @@ fn span_data(
     let is_root = !remote && parent.span_id == lower_half(parent.trace_id);
     let now = SystemTime::now();
     SpanData {
-        span_context: SpanContext::new(
-            TraceId::from_bytes(context.trace_id.to_be_bytes()),
-            SpanId::from_bytes(context.span_id.to_be_bytes()),
-            TraceFlags::SAMPLED,
+        span_context: span_context(
+            &TraceContext {
+                sampled: true,
+                ..*context
+            },
             false,
-            TraceState::NONE,
         ),
         parent_span_id: if is_root {
             SpanId::INVALID

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tombolo_core::{Code, FunctionId};
-use tombolo_telemetry::{Outcome, Telemetry, TelemetryOptions, name};
+use tombolo_core::{Code, FunctionId, QueueId};
+use tombolo_telemetry::{Outcome, QueueReading, Telemetry, TelemetryOptions, name};
 
 fn telemetry() -> Telemetry {
     let options = TelemetryOptions {
@@ -68,6 +68,51 @@ fn what_was_counted_is_rendered_with_its_labels() {
         "http_server_active_requests 0".to_owned(),
         "http_server_request_duration_seconds_count 1".to_owned(),
         "# EOF".to_owned(),
+    ] {
+        assert!(
+            text.lines().any(|seen| seen == line),
+            "no `{line}` in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn queues_tell_their_state_when_they_are_asked() {
+    let telemetry = telemetry();
+    let queue = QueueId {
+        app: "plant".parse().unwrap(),
+        queue: "readings.dead".parse().unwrap(),
+    };
+    telemetry.queue(&queue).delivered(Duration::from_millis(2));
+    let reading = QueueReading {
+        queue,
+        depth: 3,
+        bytes: 300,
+        oldest_age: Duration::from_millis(1500),
+        leased: 1,
+        published: 9,
+        attempts: 12,
+        retried: 4,
+        delivered: 5,
+        dead: 2,
+        dropped: vec![("expired", 1), ("dropped", 0)],
+    };
+    telemetry.read_queues(move || vec![reading.clone()]);
+    let text = telemetry.render_metrics();
+    let labels = r#"app="plant",queue="readings.dead""#;
+    for line in [
+        format!("messaging_process_duration_seconds_count{{{labels}}} 1"),
+        format!("tombolo_queue_depth{{{labels}}} 3"),
+        format!("tombolo_queue_size_bytes{{{labels}}} 300"),
+        format!("tombolo_queue_oldest_age_seconds{{{labels}}} 1.5"),
+        format!("tombolo_queue_leased{{{labels}}} 1"),
+        format!("tombolo_queue_published_total{{{labels}}} 9"),
+        format!("tombolo_queue_attempts_total{{{labels}}} 12"),
+        format!("tombolo_queue_retried_total{{{labels}}} 4"),
+        format!("tombolo_queue_delivered_total{{{labels}}} 5"),
+        format!("tombolo_queue_dead_total{{{labels}}} 2"),
+        format!("tombolo_queue_dropped_total{{{labels},reason=\"expired\"}} 1"),
+        format!("tombolo_queue_dropped_total{{{labels},reason=\"dropped\"}} 0"),
     ] {
         assert!(
             text.lines().any(|seen| seen == line),

@@ -196,3 +196,32 @@ async fn without_a_collector_no_trace_is_sampled_but_a_callers_flag_is_passed_on
     assert!(!span.is_recording());
     assert!(span.context().sampled);
 }
+
+#[tokio::test]
+async fn a_delivery_is_linked_to_the_spans_that_published_its_events() {
+    let (address, mut exports) = collector(0).await;
+    let (telemetry, service) = Telemetry::start(&options(address, 0.0), "node").unwrap();
+    let published: Vec<TraceContext> = (1..=200)
+        .map(|span_id| TraceContext {
+            span_id,
+            ..remote(span_id == 1)
+        })
+        .collect();
+    let mut span = telemetry.delivery_span(name::SPAN_DELIVERY, &published[0], published.iter());
+    span.error("TB0301".into(), "the function trapped");
+    drop(span);
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    service.run(shutdown).await;
+    let span = &spans(&exports.recv().await.unwrap())[0];
+    assert_eq!(span.parent_span_id, 1u64.to_be_bytes());
+    assert_eq!(span.links[0].trace_id, 7u128.to_be_bytes());
+    assert_eq!(span.links[0].span_id, 1u64.to_be_bytes());
+    assert_eq!((span.links.len(), span.dropped_links_count), (128, 72));
+    assert_eq!(span.status.as_ref().unwrap().code(), StatusCode::Error);
+    assert!(
+        attribute(span, name::ERROR_TYPE)
+            .unwrap()
+            .contains("TB0301")
+    );
+}

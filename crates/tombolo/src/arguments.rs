@@ -11,6 +11,8 @@ use tombolo_manifest::{DirectoryGrant, HttpGrant, Isolation, SocketGrant};
 
 use crate::template::Template;
 
+pub mod queue;
+
 /// Runs functions, as WebAssembly components, where the events are.
 #[derive(Debug, Parser)]
 #[command(name = "tombolo", version, max_term_width = 100)]
@@ -107,6 +109,8 @@ pub enum Command {
     Get(Get),
     /// Show everything about one thing
     Describe(Describe),
+    /// Look into queues; send, redrive and purge events
+    Queue(queue::Queue),
     /// Check this machine
     Doctor(Doctor),
     /// Explain an error code
@@ -241,6 +245,9 @@ pub struct Invoke {
     /// The kind of trigger that the event is said to come from
     #[arg(long, value_enum, value_name = "KIND")]
     pub trigger: Option<Trigger>,
+    /// Leave the event to the node, which delivers it with retries, and print the receipt
+    #[arg(long, conflicts_with_all = ["http", "header", "trigger", "include"])]
+    pub later: bool,
     /// Print the status and the headers of the answer too
     #[arg(short, long)]
     pub include: bool,

@@ -11,6 +11,7 @@ mod get;
 mod invoke;
 pub mod logs;
 mod new;
+mod queue;
 mod run;
 mod serve;
 mod up;
@@ -36,6 +37,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<u8, Error> {
         Command::Logs(logs) => logs::run(logs, global, output).await?,
         Command::Get(get) => get::run(&get, global, output).await?,
         Command::Describe(describe) => describe::run(&describe, global, output).await?,
+        Command::Queue(queue) => queue::run(&queue.command, global, output).await?,
         Command::Doctor(doctor) => return doctor::run(&doctor, global, output),
         Command::Explain(explain) => explain::run(explain.code, output)?,
         Command::Completions(completions) => completions::run(&completions)?,

@@ -243,7 +243,9 @@ pub fn deploy_error(error: &DeployError) -> Error {
             report.place(format!("{} [functions.{function}]", app::MANIFEST))
         }
         DeployError::Routes(_) => report.place(format!("{} [[triggers.http]]", app::MANIFEST)),
-        DeployError::Folder { .. } | DeployError::Interrupted(_) => report,
+        DeployError::Reserved(_) => report.place(format!("{} [app]", app::MANIFEST)),
+        DeployError::Consume(_) => report.place(format!("{} [[triggers.queue]]", app::MANIFEST)),
+        DeployError::Folder { .. } | DeployError::Queues(_) | DeployError::Interrupted(_) => report,
     };
     match error.code() {
         Code::ComponentMissing => report.help("`tombolo build` makes it"),

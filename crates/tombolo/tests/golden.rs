@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "new",
     "build",
     "dev",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 14] = [
     "logs",
     "get",
     "describe",
+    "queue",
     "doctor",
     "explain",
     "completions",
@@ -67,6 +68,10 @@ fn every_command_explains_itself() {
     for command in COMMANDS {
         text += "\n";
         text += &transcript(folder.path(), &[command, "--help"]);
+    }
+    for command in ["list", "peek", "send", "redrive", "purge"] {
+        text += "\n";
+        text += &transcript(folder.path(), &["queue", command, "--help"]);
     }
     assert_golden("help.txt", &text);
 }
@@ -196,6 +201,15 @@ fn api(path: &str) -> &'static str {
         "/_tombolo/api/v1/triggers" => {
             r#"{"items":[{"app":"shop","kind":"http","route":"/cart/{id}","function":"cart"},{"app":"shop","kind":"http","route":"/{*rest}","static":"/apps/shop/public"}]}"#
         }
+        "/_tombolo/api/v1/queues" => {
+            r#"{"items":[{"app":"shop","name":"orders","used":true,"function":"cart","depth":3,"bytes":420,"oldest_age_ms":61500,"ready":1,"leased":0,"scheduled":1,"backing_off":1,"counters":{"published":9,"attempts":8,"retried":1,"delivered":5,"dead":1}},{"app":"shop","name":"orders.dead","used":true,"depth":1,"bytes":140,"oldest_age_ms":250,"ready":1,"leased":0,"scheduled":0,"backing_off":0,"counters":{"published":1}}]}"#
+        }
+        "/_tombolo/api/v1/apps/shop/queues/orders/events" => {
+            r#"{"items":[{"sequence":8,"standing":"backing-off","priority":4,"bytes":140,"published":"2026-01-31T12:00:00.000Z","retry_in_ms":1500,"attempts":1,"history":[{"attempt":1,"at":"2026-01-31T12:00:01.000Z","code":"TB0301","detail":"the function trapped"}],"event":{"specversion":"1.0","id":"8","source":"/till/1","type":"order","subject":"plums"}}]}"#
+        }
+        "/_tombolo/api/v1/apps/shop/queues/orders.dead/events/7" => {
+            r#"{"sequence":7,"standing":"ready","priority":4,"bytes":140,"published":"2026-01-31T12:00:00.000Z","attempts":0,"history":[],"dead":{"origin":"shop/orders","burial":"refused","attempts":1,"history":[{"attempt":1,"at":"2026-01-31T12:00:01.000Z","detail":"the function answered 422"}]},"event":{"specversion":"1.0","id":"7","source":"/till/1","type":"order","data":{"count":3}}}"#
+        }
         "/_tombolo/api/v1/logs" => concat!(
             r#"{"time":"2026-01-31T12:00:00.000Z","app":"shop","function":"cart","request_id":"r1","trace_id":"t1","stream":"stdout","level":"info","message":"one"}"#,
             "\n",
@@ -251,6 +265,15 @@ fn what_a_node_has_is_shown_in_every_format() {
         &["describe", "function", "cart"],
         &["describe", "function", "cart", "--json"],
         &["describe", "function", "nobody"],
+        &["queue", "list"],
+        &["queue", "list", "-o", "wide"],
+        &["queue", "list", "-o", "name"],
+        &["queue", "peek", "orders", "--limit", "1"],
+        &["queue", "peek", "shop/orders", "--limit", "1", "-o", "wide"],
+        &["queue", "peek", "orders.dead", "7"],
+        &["queue", "peek", "orders", "99"],
+        &["queue", "purge", "nothing", "--all"],
+        &["queue", "send", "orders", "--data", "x", "--source", "a b"],
         &["logs"],
         &["logs", "-o", "wide", "--tail", "2"],
         &["logs", "--json"],

@@ -18,6 +18,16 @@ The manifest of an app, in TOML. An unknown key is an error. A first line `#:sch
 * A **route** is literal segments, `{name}` for one segment that is not empty, and at the end `{*rest}` for all that is
   left, which may be nothing. A literal segment wins over `{name}`, and `{name}` over `{*rest}`. Two routes that match
   the same paths are an error. A trigger has exactly one of `function` and `static`.
+* A **schedule** is minute, hour, day of the month, month and weekday, with seconds before them where they are wanted:
+  numbers, lists, ranges, steps and `*`, names of months and weekdays, `L`, `W` and `#`, or `@hourly`, `@daily`,
+  `@weekly`, `@monthly`, `@yearly`. When day and weekday are both given, either suffices. A schedule whose minute and
+  hour do not begin with `*` names times of the day: when clocks go forward over such a time it ticks at that moment,
+  when they go back it ticks the first time only. Every other schedule follows the time that passes: it has no ticks in
+  an hour that does not exist and ticks in both of an hour that comes twice. This is what Vixie's cron does.
+* A **topic filter** is levels between slashes; `+` stands for any one level, `#` at the end for all that follow.
+* Events that wait in a queue reach the function of its trigger as CloudEvents. One that keeps failing goes to the dead
+  letters, the queue `NAME.dead`. Ticks, MQTT messages and changes wait in queues that the node keeps for the function:
+  `FUNCTION.cron`, `FUNCTION.mqtt` and `FUNCTION.change`.
 ";
 
 const NODE_CONFIG: &str = "\

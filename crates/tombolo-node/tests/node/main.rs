@@ -9,4 +9,5 @@
 
 mod control;
 mod deploy;
+mod events;
 mod support;

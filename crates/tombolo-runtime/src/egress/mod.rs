@@ -1,8 +1,9 @@
-//! What leaves a function by `wasi:http`: calls of other functions stay in process, everything else goes through the policy.
+//! What leaves a function by `wasi:http`: calls of other functions and events for queues stay in process, everything else goes through the policy.
 
 mod client;
 mod idle;
 mod policy;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ use wasmtime_wasi_http::{
 pub(crate) use client::{Client, Machine};
 
 use crate::function::Grants;
+use crate::publishing::{Publisher, Publishing};
 use crate::state::State;
 
 /// The domain under which functions are called by name.
@@ -54,15 +56,18 @@ pub(crate) struct Egress {
     pub(crate) grants: Arc<Grants>,
     pub(crate) http: Client,
     pub(crate) dispatcher: Option<Weak<dyn Invoke>>,
+    pub(crate) publishing: Publishing,
 }
 
-type Sent = Result<
-    (
-        http::Response<WasiBody>,
-        Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ),
-    Error,
->;
+/// What goes on with an exchange behind its response.
+type Rest = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+type Sent = Result<(http::Response<WasiBody>, Rest), Error>;
+
+/// Nothing goes on behind an answer from this process.
+fn done() -> Rest {
+    Box::new(async { Ok(()) })
+}
 
 impl WasiHttpHooks for Egress {
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
@@ -92,9 +97,15 @@ impl WasiHttpHooks for Egress {
             let call = self.call(name, request);
             return Box::new(async move {
                 let response = call?.await.unwrap_or_else(|failure| refusal(&failure));
-                let done: Box<dyn Future<Output = _> + Send> = Box::new(async { Ok(()) });
-                Ok((response, done))
+                Ok((response, done()))
             });
+        }
+        if let Some(name) = host
+            .as_deref()
+            .and_then(|host| host.strip_suffix(queue::DOMAIN))
+        {
+            let answer = queue::answer(self.publisher(name), self.publishing.room(), request);
+            return Box::new(async move { Ok((answer.await, done())) });
         }
         let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
         Box::new(async move { client.send(request, options, &grants.http).await })
@@ -119,8 +130,13 @@ impl Egress {
         self.callers.remove(&task);
     }
 
+    /// Who publishes what leaves next into a queue.
+    pub(crate) fn publisher(&self, queue: &str) -> Result<Publisher, Failure> {
+        self.publishing.publisher(&self.caller, &self.grants, queue)
+    }
+
     /// What leaves next, leaves for the caller of one of these tasks.
-    fn work_for(&mut self, tasks: &[GuestTaskId]) {
+    pub(crate) fn work_for(&mut self, tasks: &[GuestTaskId]) {
         if let Some(caller) = tasks.iter().find_map(|task| self.callers.get(task)) {
             self.caller = caller.clone();
         }

@@ -27,6 +27,8 @@ mod tls;
 mod unreadable;
 mod worker;
 
+pub(crate) use refusal::refuse;
+
 pub use listener::{BindError, HttpServer};
 pub use routes::{RouteConflict, RouteEntry, RouteTarget, Routes};
 pub use service::{HttpService, ServiceError};

@@ -132,6 +132,10 @@ pub fn nanoseconds(nanoseconds: u64) -> String {
 pub fn kind(trigger: &Trigger) -> &'static str {
     match trigger.kind {
         TriggerKind::Http => "http",
+        TriggerKind::Cron => "cron",
+        TriggerKind::Queue => "queue",
+        TriggerKind::Mqtt => "mqtt",
+        TriggerKind::Change => "change",
     }
 }
 

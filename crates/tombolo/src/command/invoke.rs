@@ -9,9 +9,9 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 use tombolo_api::client::Answer;
-use tombolo_api::{Address, Client, Problem};
+use tombolo_api::{Address, Client, Problem, Receipt};
 use tombolo_core::code::exit;
-use tombolo_core::event::Event;
+use tombolo_core::event::{Bounds, Event, EventError, http as binding, json};
 use tombolo_core::{Code, FunctionId};
 use tombolo_manifest::NodeConfig;
 use tombolo_node::{AppSource, NodeOptions};
@@ -32,19 +32,19 @@ struct Answered {
 
 /// Calls the function and prints its answer.
 pub async fn run(arguments: Invoke, global: &Global, output: &Output) -> Result<u8, Error> {
-    let request = request(&arguments)?;
+    let task = task(&arguments)?;
     let folder = app::folder(global)?;
     let config = app::node_config(&folder, &arguments.files)?;
     if let Some(client) = running(&config).await? {
         let id = app::function_id(&client, &arguments.function).await?;
-        return call(&client, &id, request, &arguments, output).await;
+        return perform(&client, &id, task, &arguments, output).await;
     }
     // No address is told: the log need not wait.
     drop(server::start_log(&config, global)?);
     let (client, node) = start(&folder, config).await?;
     let called = async {
         let id = app::function_id(&client, &arguments.function).await?;
-        call(&client, &id, request, &arguments, output).await
+        perform(&client, &id, task, &arguments, output).await
     };
     let outcome = called.await;
     node.drain().await?;
@@ -83,6 +83,64 @@ async fn start(folder: &Path, mut config: NodeConfig) -> Result<(Client, Running
         Error::new(Code::Failed, "cannot find the node that was started").why(&error)
     })?;
     Ok((Client::new(address), node))
+}
+
+/// What the node is asked for.
+enum Task {
+    /// The function's answer.
+    Answer(Request<Bytes>),
+    /// To deliver an event later.
+    Deliver(Event),
+}
+
+fn task(arguments: &Invoke) -> Result<Task, Error> {
+    if !arguments.later {
+        return request(arguments).map(Task::Answer);
+    }
+    let event = match &arguments.event {
+        Some(file) => read_event(file)?,
+        None => {
+            let data = arguments.data.as_deref().map(read_data).transpose()?;
+            event("invoke", "async", data)
+        }
+    };
+    Ok(Task::Deliver(event))
+}
+
+async fn perform(
+    client: &Client,
+    id: &FunctionId,
+    task: Task,
+    arguments: &Invoke,
+    output: &Output,
+) -> Result<u8, Error> {
+    match task {
+        Task::Answer(request) => call(client, id, request, arguments, output).await,
+        Task::Deliver(event) => {
+            let name = event.id.clone();
+            let (headers, body) = binding::write_binary(event).map_err(|error| unsent(&error))?;
+            let receipt = client.invoke_later(id, headers, body).await?;
+            print_receipt(&receipt, name, output)?;
+            Ok(exit::DONE)
+        }
+    }
+}
+
+/// Prints what became of events; their ids are their names.
+pub(super) fn print_receipt(
+    receipt: &Receipt,
+    names: String,
+    output: &Output,
+) -> Result<(), Error> {
+    let Receipt {
+        accepted,
+        duplicates,
+    } = receipt;
+    output.one(
+        receipt,
+        || names,
+        || format!("accepted {accepted}, duplicates {duplicates}\n"),
+    )
 }
 
 async fn call(
@@ -185,52 +243,61 @@ fn from_status(status: StatusCode) -> u8 {
 fn request(arguments: &Invoke) -> Result<Request<Bytes>, Error> {
     let data = arguments.data.as_deref().map(read_data).transpose()?;
     if let Some(file) = &arguments.event {
-        let text = read_file(file)?;
-        let event = serde_json::from_slice(&text).map_err(|error| {
-            Error::usage("this is no CloudEvent in its JSON format")
-                .place(file.display())
-                .why(&error)
-        })?;
-        return event_request(event, arguments.trigger.unwrap_or(Trigger::Queue));
+        return event_request(
+            read_event(file)?,
+            arguments.trigger.unwrap_or(Trigger::Queue),
+        );
     }
     match arguments.trigger {
-        Some(trigger) => event_request(event(trigger, data), trigger),
+        Some(trigger) => event_request(event("invoke", trigger.as_str(), data), trigger),
         None => http_request(arguments, data),
     }
 }
 
-fn event_request(event: Event, trigger: Trigger) -> Result<Request<Bytes>, Error> {
-    let request = event
-        .into_request(trigger.as_str(), 1)
-        .map_err(|error| Error::usage("the event cannot be delivered").why(&error))?;
-    Ok(request.map(Bytes::from))
+fn read_event(file: &Path) -> Result<Event, Error> {
+    let text = read_file(file)?;
+    json::parse(&text, &Bounds::default()).map_err(|error| no_event(file, &error))
 }
 
-/// An event as such a trigger would send it.
-fn event(trigger: Trigger, data: Option<Vec<u8>>) -> Event {
+/// A file has no event.
+pub(super) fn no_event(file: &Path, error: &EventError) -> Error {
+    Error::usage("this is no CloudEvent in its JSON format")
+        .place(file.display())
+        .why(error)
+}
+
+/// An event cannot be sent as it is.
+pub(super) fn unsent(error: &EventError) -> Error {
+    Error::usage("the event cannot be delivered").why(error)
+}
+
+fn event_request(event: Event, trigger: Trigger) -> Result<Request<Bytes>, Error> {
+    event
+        .into_request(trigger.as_str(), 1)
+        .map_err(|error| unsent(&error))
+}
+
+/// An event of this command and kind of trigger.
+pub(super) fn event(command: &str, kind: &str, data: Option<Vec<u8>>) -> Event {
     let now = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
-    let json = data
-        .as_deref()
-        .and_then(|data| serde_json::from_slice(data).ok());
-    let text = || {
-        data.as_ref()
-            .map(|data| String::from_utf8_lossy(data).into())
-    };
-    let kind = if json.is_some() {
-        "application/json"
-    } else {
-        "text/plain"
-    };
-    Event {
-        specversion: "1.0".into(),
-        // The moment to the nanosecond, so that two calls are two events.
-        id: now.clone(),
-        source: "/tombolo/invoke".into(),
-        kind: format!("tombolo.{}", trigger.as_str()),
-        time: Some(now),
-        subject: None,
-        datacontenttype: data.is_some().then(|| kind.into()),
-        data: json.or_else(text),
+    // The moment to the nanosecond, so that two calls are two events.
+    let mut event = Event::new(
+        now.as_str(),
+        format!("/tombolo/{command}"),
+        format!("tombolo.{kind}"),
+    );
+    event.time = Some(now);
+    match data {
+        None => event,
+        Some(data) => {
+            let json = serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok();
+            let kind = if json {
+                "application/json"
+            } else {
+                "text/plain"
+            };
+            event.with_data(kind, data)
+        }
     }
 }
 
@@ -264,7 +331,7 @@ fn http_request(arguments: &Invoke, data: Option<Vec<u8>>) -> Result<Request<Byt
     Ok(request)
 }
 
-fn read_data(data: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn read_data(data: &str) -> Result<Vec<u8>, Error> {
     match data.strip_prefix('@') {
         Some(file) => read_file(Path::new(file)),
         None if data == "-" => read_file(Path::new("-")),
@@ -272,7 +339,7 @@ fn read_data(data: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn read_file(file: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, Error> {
     let read = if file == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin()

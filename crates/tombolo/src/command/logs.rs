@@ -41,7 +41,7 @@ pub async fn run(arguments: Logs, global: &Global, output: &Output) -> Result<()
 }
 
 /// The moment that a text names, in RFC 3339 with milliseconds: a moment itself, or a duration back from now.
-fn moment(text: &str, now: SystemTime) -> Result<String, Error> {
+pub fn moment(text: &str, now: SystemTime) -> Result<String, Error> {
     let moment = match tombolo_manifest::parse_duration(text) {
         Ok(ago) => now.checked_sub(ago),
         Err(_) => humantime::parse_rfc3339_weak(text).ok(),

@@ -63,11 +63,13 @@ fn manifest(arguments: &Serve, file: &Path) -> Result<Manifest, Error> {
             description: None,
         },
         functions: BTreeMap::from([(name.clone(), arguments.bare.function(file.into())?)]),
+        queues: BTreeMap::new(),
         triggers: Triggers {
             http: vec![HttpTrigger {
                 route,
                 target: HttpTarget::Function(name),
             }],
+            ..Triggers::default()
         },
     })
 }

@@ -12,4 +12,6 @@ mod keyvalue;
 mod loading;
 mod logs;
 mod machine;
+mod publishing;
+mod queues;
 mod run;

@@ -39,6 +39,7 @@ impl Guest for Kitchen {
             "/fetch" => outgoing::fetch(&request, out),
             "/call" => outgoing::call(request, out),
             "/loop" => outgoing::call_itself(request, out),
+            "/publish" => outgoing::publish(request, out),
             "/log" => surroundings::log(out),
             "/big-log" => surroundings::big_log(&request, out),
             "/env" => surroundings::env(out),

@@ -25,19 +25,46 @@ pub fn fetch(request: &IncomingRequest, out: ResponseOutparam) {
 pub fn call(request: IncomingRequest, out: ResponseOutparam) {
     let function = reply::query(&request, "function").expect("the query has a function");
     let path = reply::query(&request, "path").unwrap_or_else(|| "/".to_owned());
-    forward(request, &function, &path, out);
+    let authority = format!("{function}.fn.tombolo.internal");
+    forward(request, Fields::new(), &authority, &path, out);
 }
 
 /// Calls the function `?function=` with the path and query of this very request.
 pub fn call_itself(request: IncomingRequest, out: ResponseOutparam) {
     let function = reply::query(&request, "function").expect("the query has a function");
     let path = request.path_with_query().unwrap_or_default();
-    forward(request, &function, &path, out);
+    let authority = format!("{function}.fn.tombolo.internal");
+    forward(request, Fields::new(), &authority, &path, out);
 }
 
-fn forward(request: IncomingRequest, function: &str, path: &str, out: ResponseOutparam) {
-    let authority = format!("{function}.fn.tombolo.internal");
-    let outgoing = prepare(&Method::Post, &Scheme::Http, &authority, path);
+/// Publishes the request's body to the queue `?queue=`, with its `content-type`, its `ce-*` headers and the rest
+/// of its query, and answers what the queue does.
+pub fn publish(request: IncomingRequest, out: ResponseOutparam) {
+    let queue = reply::query(&request, "queue").expect("the query has a queue");
+    let authority = format!("{queue}.queue.tombolo.internal");
+    let whole = request.path_with_query().unwrap_or_default();
+    let (_, query) = whole.split_once('?').unwrap_or_default();
+    let rest = query.split('&').filter(|pair| !pair.starts_with("queue="));
+    let path = format!("/?{}", rest.collect::<Vec<_>>().join("&"));
+    let headers = Fields::new();
+    for (name, value) in request.headers().entries() {
+        if name == "content-type" || name.starts_with("ce-") {
+            headers
+                .append(&name, &value)
+                .expect("the header is allowed");
+        }
+    }
+    forward(request, headers, &authority, &path, out);
+}
+
+fn forward(
+    request: IncomingRequest,
+    headers: Fields,
+    authority: &str,
+    path: &str,
+    out: ResponseOutparam,
+) {
+    let outgoing = prepare(headers, &Method::Post, &Scheme::Http, authority, path);
     let outgoing_body = outgoing.body().expect("the body is taken once");
     let incoming_body = request.consume().expect("the body is taken once");
     let response = match outgoing_handler::handle(outgoing, None) {
@@ -109,7 +136,7 @@ fn get(url: &str) -> Result<(u16, Vec<u8>), ErrorCode> {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
-    let request = prepare(&Method::Get, &scheme, authority, path);
+    let request = prepare(Fields::new(), &Method::Get, &scheme, authority, path);
     let body = request.body().expect("the body is taken once");
     let response = outgoing_handler::handle(request, None)?;
     OutgoingBody::finish(body, None)?;
@@ -122,8 +149,14 @@ fn get(url: &str) -> Result<(u16, Vec<u8>), ErrorCode> {
     Ok((response.status(), reply::read(&body)))
 }
 
-fn prepare(method: &Method, scheme: &Scheme, authority: &str, path: &str) -> OutgoingRequest {
-    let request = OutgoingRequest::new(Fields::new());
+fn prepare(
+    headers: Fields,
+    method: &Method,
+    scheme: &Scheme,
+    authority: &str,
+    path: &str,
+) -> OutgoingRequest {
+    let request = OutgoingRequest::new(headers);
     request.set_method(method).expect("the method is valid");
     request
         .set_scheme(Some(scheme))

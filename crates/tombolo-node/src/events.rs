@@ -1,0 +1,277 @@
+//! What an app's manifest means for the journal: its queues and their settings, who consumes them, schedules, watched stores.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tombolo_core::{Feed, Name, QueueId, QueueName};
+use tombolo_manifest::{Durability, QueueTrigger, WhenFull};
+use tombolo_store::Changes;
+use tombolo_store::queue::{self, BatchSettings, QueueSettings, RetrySettings, TakeBounds};
+use tombolo_triggers::cron::CronSource;
+use tombolo_triggers::delivery::Consumer;
+
+use crate::app::App;
+
+/// What a lease lasts longer than its function may run: time to wait for a place, and to settle.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// One queue that the app uses.
+#[derive(Clone, Debug)]
+pub(crate) struct AppQueue {
+    pub(crate) settings: QueueSettings,
+    /// None for a queue that only keeps events.
+    pub(crate) consumer: Option<Consumer>,
+}
+
+/// Every queue of an app: those of its manifest, and those that feed a function. Each function has
+/// one for asynchronous invocations.
+pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
+    let manifest = &app.manifest;
+    let mut queues = BTreeMap::new();
+    for (name, queue) in &manifest.queues {
+        let mut triggers = manifest.triggers.queue.iter();
+        let trigger = triggers.find(|trigger| trigger.queue == *name);
+        let mut settings = kept(queue);
+        let consumer = trigger.map(|trigger| {
+            consumed(&mut settings, trigger);
+            settings.lease_ms = lease_ms(app, &trigger.function);
+            consumer(app, trigger)
+        });
+        queues.insert(
+            id(app, name.clone().into()),
+            AppQueue { settings, consumer },
+        );
+    }
+    for (function, feed) in feeds(app) {
+        let queue = id(app, QueueName::of_function(&function, feed));
+        let settings = QueueSettings {
+            // The changes of one key come in the order in which they were made.
+            order_by: (feed == Feed::Change).then(|| "subject".to_owned()),
+            lease_ms: lease_ms(app, &function),
+            ..QueueSettings::default()
+        };
+        let consumer = Some(Consumer {
+            queue: queue.clone(),
+            function: app.id(&function),
+            trigger: feed.as_str(),
+            batch: bounds(&settings),
+            reply: None,
+            transactional: false,
+        });
+        queues.insert(queue, AppQueue { settings, consumer });
+    }
+    queues
+}
+
+/// The functions of an app and what feeds them, besides queues of the manifest.
+fn feeds(app: &App) -> impl Iterator<Item = (Name, Feed)> {
+    let triggers = &app.manifest.triggers;
+    let asynchronous = app.functions().keys().map(|name| (name, Feed::Async));
+    let cron = triggers.cron.iter().map(|one| (&one.function, Feed::Cron));
+    let mqtt = triggers.mqtt.iter().map(|one| (&one.function, Feed::Mqtt));
+    let change = triggers
+        .change
+        .iter()
+        .map(|one| (&one.function, Feed::Change));
+    let all = asynchronous.chain(cron).chain(mqtt).chain(change);
+    all.map(|(name, feed)| (name.clone(), feed))
+}
+
+/// The cron triggers of an app.
+pub(crate) fn schedules(app: &App) -> Vec<CronSource> {
+    let triggers = app.manifest.triggers.cron.iter();
+    triggers
+        .map(|trigger| CronSource::new(app.name().clone(), trigger.clone()))
+        .collect()
+}
+
+/// The stores of an app whose changes are events.
+pub(crate) fn changes(app: &App) -> impl Iterator<Item = Changes> {
+    app.manifest.triggers.change.iter().map(|trigger| Changes {
+        app: app.name().clone(),
+        store: trigger.keyvalue.clone(),
+        prefix: trigger.prefix.clone(),
+        queue: id(app, QueueName::of_function(&trigger.function, Feed::Change)),
+    })
+}
+
+fn id(app: &App, queue: QueueName) -> QueueId {
+    QueueId {
+        app: app.name().clone(),
+        queue,
+    }
+}
+
+/// How a queue keeps events.
+fn kept(queue: &tombolo_manifest::Queue) -> QueueSettings {
+    QueueSettings {
+        durability: match queue.durability {
+            Durability::Fsync => queue::Durability::Fsync,
+            Durability::Memory => queue::Durability::Memory,
+        },
+        age_ms: milliseconds(queue.retention.age),
+        bytes: queue.retention.bytes,
+        full: match queue.full {
+            WhenFull::Refuse => queue::WhenFull::Refuse,
+            WhenFull::DropOldest => queue::WhenFull::DropOldest,
+            WhenFull::Compact => queue::WhenFull::Compact,
+        },
+        order_by: queue.order_by.as_ref().map(|name| name.as_str().to_owned()),
+        ..QueueSettings::default()
+    }
+}
+
+/// How a trigger has events handed out.
+fn consumed(settings: &mut QueueSettings, trigger: &QueueTrigger) {
+    settings.concurrency = trigger.concurrency;
+    settings.rate_per_s = trigger.rate.and_then(NonZeroU32::new);
+    settings.batch = BatchSettings {
+        events: trigger.batch.max,
+        bytes: u32::try_from(trigger.batch.bytes).unwrap_or(u32::MAX),
+        wait_ms: milliseconds(trigger.batch.wait),
+    };
+    settings.retry = RetrySettings {
+        attempts: u16::try_from(trigger.retry.attempts).unwrap_or(u16::MAX),
+        backoff_ms: milliseconds(trigger.retry.backoff),
+        backoff_max_ms: settings
+            .retry
+            .backoff_max_ms
+            .max(milliseconds(trigger.retry.backoff)),
+        age_ms: trigger.retry.age.map(milliseconds),
+    };
+}
+
+fn consumer(app: &App, trigger: &QueueTrigger) -> Consumer {
+    Consumer {
+        queue: id(app, trigger.queue.clone().into()),
+        function: app.id(&trigger.function),
+        trigger: "queue",
+        batch: TakeBounds {
+            events: trigger.batch.max,
+            bytes: u32::try_from(trigger.batch.bytes).unwrap_or(u32::MAX),
+        },
+        reply: trigger
+            .reply
+            .as_ref()
+            .map(|reply| id(app, reply.clone().into())),
+        transactional: trigger.transactional,
+    }
+}
+
+fn bounds(settings: &QueueSettings) -> TakeBounds {
+    TakeBounds {
+        events: settings.batch.events,
+        bytes: settings.batch.bytes,
+    }
+}
+
+fn lease_ms(app: &App, function: &Name) -> u64 {
+    let limits = app
+        .functions()
+        .get(function)
+        .map(|function| function.limits);
+    milliseconds(limits.unwrap_or_default().budget.wall + LEASE_MARGIN)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_manifest::Manifest;
+
+    use super::*;
+    use crate::app::AppSource;
+
+    #[test]
+    fn a_manifest_makes_queues_consumers_schedules_and_watched_stores() {
+        let text = r#"
+            [app]
+            name = "plant"
+            version = "1.0.0"
+            [functions.analyse]
+            component = "a.wasm"
+            limits = { wall = "20s" }
+            grants = { keyvalue = ["machines"], queues = ["plans"] }
+            [queues.readings]
+            durability = "memory"
+            retention = { age = "1h", bytes = "1MiB" }
+            full = "compact"
+            order_by = "subject"
+            [queues.plans]
+            [[triggers.queue]]
+            queue = "readings"
+            function = "analyse"
+            batch = { max = 100, wait = "250ms" }
+            retry = { attempts = 7, backoff = "10min" }
+            rate = 50
+            reply = "plans"
+            [[triggers.cron]]
+            schedule = "*/5 * * * *"
+            function = "analyse"
+            [[triggers.change]]
+            keyvalue = "machines"
+            prefix = "m/"
+            function = "analyse"
+        "#;
+        let manifest = Manifest::parse(text, "tombolo.toml").unwrap();
+        let folder = "/apps/plant".into();
+        let app = App::resolve(AppSource { folder, manifest }).unwrap();
+        let queues = queues(&app);
+        let names: Vec<String> = queues.keys().map(QueueId::to_string).collect();
+        let expected = [
+            "analyse.async",
+            "analyse.change",
+            "analyse.cron",
+            "plans",
+            "readings",
+        ];
+        assert_eq!(names, expected.map(|name| format!("plant/{name}")));
+        let of = |name: &str| &queues[&id(&app, name.parse().unwrap())];
+
+        let readings = of("readings");
+        assert_eq!(
+            readings.settings,
+            QueueSettings {
+                durability: queue::Durability::Memory,
+                age_ms: 3_600_000,
+                bytes: 1 << 20,
+                full: queue::WhenFull::Compact,
+                order_by: Some("subject".into()),
+                concurrency: 16,
+                rate_per_s: NonZeroU32::new(50),
+                batch: BatchSettings {
+                    events: 100,
+                    bytes: 1 << 20,
+                    wait_ms: 250
+                },
+                retry: RetrySettings {
+                    attempts: 7,
+                    backoff_ms: 600_000,
+                    backoff_max_ms: 600_000,
+                    age_ms: None
+                },
+                lease_ms: 30_000,
+                ..QueueSettings::default()
+            }
+        );
+        let consumer = readings.consumer.as_ref().unwrap();
+        assert_eq!((consumer.trigger, consumer.batch.events), ("queue", 100));
+        assert_eq!(consumer.reply.as_ref().unwrap().to_string(), "plant/plans");
+        assert!(of("plans").consumer.is_none());
+        assert_eq!(
+            of("analyse.change").settings.order_by.as_deref(),
+            Some("subject")
+        );
+        assert_eq!(
+            of("analyse.cron").consumer.as_ref().unwrap().trigger,
+            "cron"
+        );
+        assert_eq!(schedules(&app)[0].queue().to_string(), "plant/analyse.cron");
+        let watched: Vec<Changes> = changes(&app).collect();
+        assert_eq!((watched[0].prefix.as_str(), watched.len()), ("m/", 1));
+        assert_eq!(watched[0].queue.to_string(), "plant/analyse.change");
+    }
+}

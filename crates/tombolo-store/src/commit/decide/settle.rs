@@ -1,0 +1,350 @@
+//! What becomes of events that were handed out, that are too old, or that an operator wants gone or back.
+
+use tombolo_core::QueueId;
+
+use super::{Decided, Decisions, Refused, fits};
+use crate::StoreError;
+use crate::log::Place;
+use crate::operation::{Body, Operation, number_of};
+use crate::queue::{Burial, Entry, Operation as QueueOperation, Outcome as QueueOutcome, Reason};
+use crate::queues::{Content, Dropped, Effect, Slot, read_history, read_stored};
+use crate::stored::{self, Attempt, Cause, DeadLetter, Stored, add_attempt, encode_history};
+use crate::transaction::{Lease, Outcome, Prepared, Settled};
+
+/// Events and bytes after which a sweep leaves the rest to the next one.
+const SWEEP_MAX: usize = 256;
+const SWEEP_BYTES_MAX: usize = 4 << 20;
+/// Events that a sweep asks for at once; the longest of them still fit into one record.
+const SWEEP_STEP: usize = 8;
+
+impl Decisions<'_> {
+    pub(super) fn settle_all(
+        &mut self,
+        settlements: Vec<(Lease, Outcome)>,
+        lenient: bool,
+        body: &mut Body,
+    ) -> Decided<Vec<Settled>> {
+        let mut settled = Vec::with_capacity(settlements.len());
+        for (lease, outcome) in settlements {
+            let one = self.settle(&lease, outcome, body)?;
+            if one == Settled::Stale && !lenient {
+                return Err(StoreError::Stale.into());
+            }
+            settled.push(one);
+        }
+        Ok(settled)
+    }
+
+    fn settle(&mut self, lease: &Lease, outcome: Outcome, body: &mut Body) -> Decided<Settled> {
+        let (outcome, cause) = match outcome {
+            Outcome::Done => (QueueOutcome::Done, None),
+            Outcome::Retry { cause, after_ms } => (QueueOutcome::Retry { after_ms }, Some(cause)),
+            Outcome::Dead { cause } => (QueueOutcome::Dead, Some(cause)),
+        };
+        let (now, random) = (self.now, (self.random)());
+        let (queue, plan) = self.plan(lease.slot);
+        let Some(queue) = queue else {
+            return Ok(Settled::Stale);
+        };
+        let Ok(operation) = queue.queue.settle(plan, lease.lease, outcome, now, random) else {
+            return Ok(Settled::Stale);
+        };
+        self.returned(lease.slot, queue, operation, cause, body)
+    }
+
+    /// What a settlement or a sweep decided about one event.
+    fn returned(
+        &mut self,
+        slot: usize,
+        queue: &Slot,
+        operation: QueueOperation<Place>,
+        cause: Option<Cause>,
+        body: &mut Body,
+    ) -> Decided<Settled> {
+        let cause = || cause.unwrap_or_else(|| Cause::new("the lease ended before an answer came"));
+        match operation {
+            QueueOperation::Retried {
+                sequence,
+                attempts,
+                due_lived_ms,
+            } => {
+                let history = self.history(queue, sequence, attempts, cause());
+                let history = encode_history(&history);
+                let content = if queue.is_logged(sequence) {
+                    let operation = Operation::Retried {
+                        queue: &queue.name,
+                        sequence,
+                        attempts,
+                        due_lived_ms,
+                    };
+                    Content::Log(body.push_sealed(&operation, &history))
+                } else {
+                    Content::Memory(history.into())
+                };
+                self.effects.push(Effect::Queue {
+                    slot,
+                    operation,
+                    content: Some(content),
+                });
+                Ok(Settled::Retried {
+                    attempts,
+                    wait_ms: due_lived_ms.saturating_sub(self.now.lived_ms),
+                })
+            }
+            QueueOperation::Removed {
+                sequence,
+                reason: Reason::Buried(burial),
+            } => {
+                self.bury(slot, queue, sequence, burial, cause(), body)?;
+                self.removed(slot, queue, operation, body)?;
+                Ok(Settled::Buried)
+            }
+            _ => {
+                self.removed(slot, queue, operation, body)?;
+                Ok(Settled::Done)
+            }
+        }
+    }
+
+    /// An event's content. One that the disk refuses to give is as good as damaged: it must not
+    /// hold up the queue.
+    fn stored(&self, queue: &Slot, entry: &Entry<Place>) -> Option<Stored> {
+        let read = read_stored(self.segments, &queue.content(entry));
+        read.inspect_err(
+            |error| tracing::error!(%error, queue = %queue.id, "an event cannot be read"),
+        )
+        .ok()
+        .flatten()
+    }
+
+    fn history(&self, queue: &Slot, sequence: u64, attempt: u16, cause: Cause) -> Vec<Attempt> {
+        let history = read_history(self.segments, queue.history(sequence));
+        let mut history = history.unwrap_or_default();
+        let at = self.now;
+        add_attempt(&mut history, Attempt { attempt, at, cause });
+        history
+    }
+
+    /// Puts an event among the dead letters of its queue. A dead letter that dies again, one that
+    /// finds no room and one whose content is damaged are listed as dropped instead.
+    fn bury(
+        &mut self,
+        slot: usize,
+        queue: &Slot,
+        sequence: u64,
+        burial: Burial,
+        cause: Cause,
+        body: &mut Body,
+    ) -> Decided<()> {
+        let Some(entry) = queue.queue.entry(sequence) else {
+            return Ok(());
+        };
+        let reason = Reason::Buried(burial);
+        let grave = self.queues.find(&queue.id.dead());
+        let stored = self.stored(queue, &entry);
+        if stored.is_none() {
+            self.effects.push(Effect::Lost { slot });
+        }
+        let (Some(grave), Some(stored)) = (grave.filter(|&grave| grave != slot), stored) else {
+            return self.dropped(slot, queue, sequence, reason).map(drop);
+        };
+        let attempts = entry.attempts.saturating_add(1);
+        let letter = Stored {
+            dead: Some(DeadLetter {
+                origin: queue.id.clone(),
+                burial,
+                attempts,
+                history: self.history(queue, sequence, attempts, cause),
+            }),
+            ..stored
+        };
+        let letter = Prepared {
+            queue: queue.id.dead(),
+            stored: letter.encode(),
+            event: letter.event,
+            fingerprint: None,
+            due_wall_ms: None,
+            priority: entry.priority,
+        };
+        match self.enqueue(grave, &[letter], body) {
+            Err(Refused::Alone(StoreError::QueueFull { .. } | StoreError::Unfit { .. })) => {
+                self.dropped(slot, queue, sequence, reason).map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// An event leaves its queue.
+    pub(super) fn removed(
+        &mut self,
+        slot: usize,
+        queue: &Slot,
+        operation: QueueOperation<Place>,
+        body: &mut Body,
+    ) -> Decided<()> {
+        let QueueOperation::Removed { sequence, reason } = operation else {
+            return Ok(());
+        };
+        let content = match reason {
+            Reason::Dropped | Reason::Expired | Reason::Compacted => {
+                let dropped = self.dropped(slot, queue, sequence, reason)?;
+                stored::encode(&(dropped.source, dropped.id))
+            }
+            _ => Vec::new(),
+        };
+        if queue.is_logged(sequence) {
+            let removed = Operation::Removed {
+                queue: &queue.name,
+                sequence,
+                reason: number_of(reason),
+            };
+            body.push(&removed, &[&content]);
+        }
+        self.effects.push(Effect::Queue {
+            slot,
+            operation,
+            content: None,
+        });
+        Ok(())
+    }
+
+    /// Lists an event as dropped.
+    fn dropped(
+        &mut self,
+        slot: usize,
+        queue: &Slot,
+        sequence: u64,
+        reason: Reason,
+    ) -> Decided<Dropped> {
+        let entry = queue.queue.entry(sequence);
+        let stored = entry.and_then(|entry| self.stored(queue, &entry));
+        let (source, id) = stored
+            .map(|stored| (stored.event.source, stored.event.id))
+            .unwrap_or_default();
+        let dropped = Dropped {
+            sequence,
+            source,
+            id,
+            reason,
+            at: self.now,
+        };
+        self.effects.push(Effect::Dropped {
+            slot,
+            dropped: dropped.clone(),
+        });
+        Ok(dropped)
+    }
+
+    /// Deals with leases that ended, with what is too old, and with what is beyond bounds.
+    pub(in crate::commit) fn sweep(&mut self, queue: &QueueId, body: &mut Body) -> Decided<u64> {
+        self.together(false, |decisions| {
+            let (now, slot) = (decisions.now, decisions.known(queue)?);
+            let Some(queue) = decisions.queues.get(slot) else {
+                return Ok(0);
+            };
+            let mut count = 0;
+            while count < SWEEP_MAX && body.bytes().len() < SWEEP_BYTES_MAX {
+                let mut randoms = [0; SWEEP_STEP];
+                randoms.fill_with(&mut *decisions.random);
+                let mut randoms = randoms.into_iter();
+                let (_, plan) = decisions.plan(slot);
+                let random = || randoms.next().unwrap_or_default();
+                let operations = queue.queue.sweep(plan, now, SWEEP_STEP, random);
+                if operations.is_empty() {
+                    break;
+                }
+                count += operations.len();
+                for operation in operations {
+                    decisions.returned(slot, queue, operation, None, body)?;
+                }
+            }
+            Ok(count as u64)
+        })
+    }
+
+    /// Removes events that nobody works on.
+    pub(in crate::commit) fn purge(
+        &mut self,
+        queue: &QueueId,
+        sequences: &[u64],
+        body: &mut Body,
+    ) -> Decided<u64> {
+        self.together(false, |decisions| {
+            let slot = decisions.known(queue)?;
+            let mut count = 0;
+            for &sequence in sequences {
+                let (queue, plan) = decisions.plan(slot);
+                let Some(queue) = queue else { break };
+                let removal = queue.queue.remove(plan, sequence, Reason::Purged);
+                if let Some(removal) = removal {
+                    decisions.removed(slot, queue, removal, body)?;
+                    count += 1;
+                }
+            }
+            fits(body, 0)?;
+            Ok(count)
+        })
+    }
+
+    /// Removes an event whose content is damaged, unless somebody works on it.
+    pub(in crate::commit) fn lose(
+        &mut self,
+        slot: usize,
+        sequence: u64,
+        body: &mut Body,
+    ) -> Decided<()> {
+        let (queue, plan) = self.plan(slot);
+        let Some(queue) = queue else { return Ok(()) };
+        let Some(removal) = queue.queue.remove(plan, sequence, Reason::Dropped) else {
+            return Ok(());
+        };
+        self.effects.push(Effect::Lost { slot });
+        self.removed(slot, queue, removal, body)
+    }
+
+    /// Publishes dead letters again in the queues that they came from.
+    pub(in crate::commit) fn redrive(
+        &mut self,
+        queue: &QueueId,
+        sequences: &[u64],
+        body: &mut Body,
+    ) -> Decided<u64> {
+        self.together(false, |decisions| {
+            let slot = decisions.known(queue)?;
+            let mut count = 0;
+            for &sequence in sequences {
+                let (queue, plan) = decisions.plan(slot);
+                let Some(queue) = queue else { break };
+                let Some(entry) = queue.queue.entry(sequence) else {
+                    continue;
+                };
+                let Some(removal) = queue.queue.remove(plan, sequence, Reason::Redriven) else {
+                    continue;
+                };
+                let Some(stored) = decisions.stored(queue, &entry) else {
+                    continue;
+                };
+                let origin = stored.dead.as_ref().map(|dead| dead.origin.clone());
+                let origin = origin.ok_or_else(|| StoreError::UnknownQueue(queue.id.clone()))?;
+                let target = decisions.configured(&origin)?;
+                decisions.removed(slot, queue, removal, body)?;
+                let living = Stored {
+                    dead: None,
+                    ..stored
+                };
+                let living = Prepared {
+                    queue: origin,
+                    stored: living.encode(),
+                    event: living.event,
+                    fingerprint: None,
+                    due_wall_ms: None,
+                    priority: entry.priority,
+                };
+                decisions.enqueue(target, &[living], body)?;
+                count += 1;
+            }
+            fits(body, 0)?;
+            Ok(count)
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! The ids that each queue remembers, and the thread that writes them to their files.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+
+use tombolo_core::QueueId;
+
+use crate::disk::Disk;
+use crate::remembered::{Figures, Fingerprint, Finished, Recall, Remembered, Work};
+
+/// Ids that a queue in memory remembers.
+const VOLATILE_MAX: usize = 65_536;
+
+/// What all queues remember, by the queue's slot.
+pub(crate) struct Ids {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    durable: HashMap<usize, Remembered>,
+    volatile: HashMap<usize, Volatile>,
+    /// Queues that may have something to write.
+    touched: BTreeSet<usize>,
+    scribe: Option<Scribe>,
+}
+
+/// The ids of a queue in memory: a crash that loses its events has to forget their ids.
+#[derive(Default)]
+struct Volatile {
+    retention_ms: u64,
+    came_ms: HashMap<Fingerprint, u64>,
+    by_age: VecDeque<Fingerprint>,
+}
+
+/// The thread that writes, with one task at a time.
+struct Scribe {
+    tasks: Option<SyncSender<(usize, Work)>>,
+    done: Receiver<(usize, Finished)>,
+    is_out: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ids {
+    /// Opens the folder of all queues' ids, or makes it.
+    pub(crate) fn open(disk: Arc<dyn Disk>, folder: &Path) -> io::Result<Self> {
+        disk.create_folder(folder)?;
+        disk.sync_folder(folder.parent().unwrap_or(folder))?;
+        Ok(Self {
+            disk,
+            folder: folder.to_owned(),
+            durable: HashMap::new(),
+            volatile: HashMap::new(),
+            touched: BTreeSet::new(),
+            scribe: None,
+        })
+    }
+
+    /// Makes a queue remember, for so long.
+    pub(crate) fn retain(
+        &mut self,
+        slot: usize,
+        queue: &QueueId,
+        retention_ms: u64,
+        durable: bool,
+    ) -> io::Result<()> {
+        if !durable {
+            self.volatile.entry(slot).or_default().retention_ms = retention_ms;
+            return Ok(());
+        }
+        self.volatile.remove(&slot);
+        if let Some(remembered) = self.durable.get_mut(&slot) {
+            remembered.retain(retention_ms);
+            return Ok(());
+        }
+        // An app's name has no dot, so no two queues share a folder.
+        let folder = self.folder.join(format!("{}.{}", queue.app, queue.queue));
+        let disk = Arc::clone(&self.disk);
+        let remembered = Remembered::open(disk, &folder, queue.clone(), retention_ms)?;
+        self.disk.sync_folder(&self.folder)?;
+        self.durable.insert(slot, remembered);
+        Ok(())
+    }
+
+    /// Whether a queue remembers an id. One that damage made doubtful counts as new.
+    pub(crate) fn recalls(&mut self, slot: usize, id: Fingerprint, lived_ms: u64) -> bool {
+        if let Some(volatile) = self.volatile.get(&slot) {
+            let came_ms = volatile.came_ms.get(&id);
+            return came_ms
+                .is_some_and(|came| came.saturating_add(volatile.retention_ms) > lived_ms);
+        }
+        let remembered = self.durable.get_mut(&slot);
+        remembered.is_some_and(|remembered| remembered.recall(id, lived_ms) == Recall::Known)
+    }
+
+    /// Makes a queue remember an id that the log has at a position.
+    pub(crate) fn remember(&mut self, slot: usize, id: Fingerprint, lived_ms: u64, position: u64) {
+        if let Some(volatile) = self.volatile.get_mut(&slot) {
+            if volatile.came_ms.insert(id, lived_ms).is_none() {
+                volatile.by_age.push_back(id);
+            }
+            if volatile.by_age.len() > VOLATILE_MAX
+                && let Some(oldest) = volatile.by_age.pop_front()
+            {
+                volatile.came_ms.remove(&oldest);
+            }
+        } else if let Some(remembered) = self.durable.get_mut(&slot) {
+            remembered.remember(id, lived_ms, position);
+            self.touched.insert(slot);
+        }
+    }
+
+    /// The position in the log up to which a queue's ids are in files.
+    pub(crate) fn flushed_through(&self, slot: usize) -> Option<u64> {
+        self.durable.get(&slot).map(Remembered::flushed_through)
+    }
+
+    /// What a queue remembers, in numbers.
+    pub(crate) fn figures(&self, slot: usize) -> Figures {
+        let volatile = self.volatile.get(&slot).map(|ids| Figures {
+            ids: ids.came_ms.len() as u64,
+            ..Figures::default()
+        });
+        let durable = || self.durable.get(&slot).map(Remembered::figures);
+        volatile.or_else(durable).unwrap_or_default()
+    }
+
+    /// Has all queues looked at, for what is too old.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.extend(self.durable.keys());
+    }
+
+    /// Takes in what was written, and gives out what is to be. Waits only when a queue has too
+    /// much in memory.
+    pub(crate) fn tend(&mut self, lived_ms: u64) -> io::Result<()> {
+        while let Some(done) = self.scribe.as_mut().and_then(Scribe::take) {
+            self.finish(done)?;
+        }
+        while let Some(slot) = self.touched.first().copied() {
+            let Some(remembered) = self.durable.get_mut(&slot) else {
+                self.touched.remove(&slot);
+                continue;
+            };
+            report(remembered);
+            let full = remembered.is_full();
+            if self.scribe.as_ref().is_some_and(|scribe| scribe.is_out) {
+                if !full {
+                    return Ok(());
+                }
+                self.wait()?;
+                continue;
+            }
+            match remembered.work(lived_ms, false) {
+                Some(work) if full => self.finish((slot, work.run()))?,
+                Some(work) => self.give(slot, work)?,
+                None => {
+                    self.touched.remove(&slot);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all ids that the log has before a position, so that it may drop them.
+    pub(crate) fn flush(&mut self, before: u64, lived_ms: u64) -> io::Result<()> {
+        self.wait()?;
+        let slots: Vec<usize> = self.durable.keys().copied().collect();
+        for slot in slots {
+            while let Some(remembered) = self.durable.get_mut(&slot)
+                && remembered
+                    .unflushed_from()
+                    .is_some_and(|from| from < before)
+                && let Some(work) = remembered.work(lived_ms, true)
+            {
+                let finished = work.run();
+                self.finish((slot, finished))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let done = match &mut self.scribe {
+            Some(scribe) if scribe.is_out => scribe.done.recv().ok(),
+            _ => None,
+        };
+        match done {
+            Some(done) => {
+                if let Some(scribe) = &mut self.scribe {
+                    scribe.is_out = false;
+                }
+                self.finish(done)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, (slot, finished): (usize, Finished)) -> io::Result<()> {
+        match self.durable.get_mut(&slot) {
+            Some(remembered) => remembered.finish(finished),
+            None => Ok(()),
+        }
+    }
+
+    fn give(&mut self, slot: usize, work: Work) -> io::Result<()> {
+        let scribe = match &mut self.scribe {
+            Some(scribe) => scribe,
+            none => none.insert(Scribe::start()?),
+        };
+        scribe.give(slot, work);
+        Ok(())
+    }
+}
+
+fn report(remembered: &mut Remembered) {
+    for damage in remembered.take_damage() {
+        tracing::error!(
+            file = %damage.path.display(),
+            ids = damage.ids_max,
+            error = %damage.reason,
+            "remembered ids are damaged: duplicates of these events would be accepted"
+        );
+    }
+}
+
+impl Scribe {
+    fn start() -> io::Result<Self> {
+        let (tasks, to_do) = mpsc::sync_channel::<(usize, Work)>(1);
+        let (finished, done) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new()
+            .name("store-ids".into())
+            .spawn(move || {
+                while let Ok((slot, work)) = to_do.recv() {
+                    if finished.send((slot, work.run())).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            tasks: Some(tasks),
+            done,
+            is_out: false,
+            thread: Some(thread),
+        })
+    }
+
+    fn give(&mut self, slot: usize, work: Work) {
+        let tasks = self.tasks.as_ref();
+        self.is_out = tasks.is_some_and(|tasks| tasks.send((slot, work)).is_ok());
+    }
+
+    fn take(&mut self) -> Option<(usize, Finished)> {
+        let done = self.done.try_recv().ok()?;
+        self.is_out = false;
+        Some(done)
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.tasks = None;
+        // Room for its last result: nobody takes it any more.
+        let _ = self.done.try_recv();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The journal: durable, ordered, deduplicated queues beneath all triggers, and transactions over them and the keys.
+
+mod operate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tombolo_core::event::Event;
+use tombolo_core::{
+    FunctionId, Moment, Publication, Publish, PublishError, PublishFuture, QueueId, TraceContext,
+};
+
+pub use self::operate::{EventFilter, Listed, Peeked, QueueFigures, Selection};
+use crate::commit::{Action, Answer as Answered};
+use crate::key_value::{KEY_BYTES_MAX, bytes_of};
+use crate::log::Place;
+use crate::queue::{Batch as TakenBatch, Plan, QueueSettings, TakeBounds, Taken as TakenEvent};
+use crate::queues::{Content, read_stored};
+use crate::store::{Open, Shared};
+use crate::stored::{Cause, DeadLetter, Stored, fingerprint};
+use crate::transaction::{
+    ANSWER_BYTES_MAX, Answer, Change, Changes, Committed, EVENT_BYTES_MAX, Lease, Outcome,
+    Prepared, Settled, Transaction,
+};
+use crate::{StoreError, WRITE_BYTES_MAX};
+
+/// When a publisher whose queue is full should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The queues of all apps. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+/// What [`Journal::take`] gives.
+#[derive(Debug)]
+pub enum Taken {
+    /// Events for one invocation.
+    Batch(Batch),
+    /// Nothing may be handed out now.
+    Nothing {
+        /// When time alone may change that.
+        after: Option<Duration>,
+    },
+}
+
+/// Events for one invocation, in the order in which they are to be worked on.
+#[derive(Debug)]
+pub struct Batch {
+    /// At least one.
+    pub deliveries: Vec<Delivery>,
+    /// In so many milliseconds those that are not settled count as failed.
+    pub lease_ms: u64,
+}
+
+/// An event that is handed out.
+#[derive(Debug)]
+pub struct Delivery {
+    /// With which it is settled.
+    pub lease: Lease,
+    /// The event.
+    pub event: Event,
+    /// Which attempt this is, from 1.
+    pub attempt: u16,
+    /// Its number in the queue.
+    pub sequence: u64,
+    /// When it was published, by the wall clock.
+    pub published_wall_ms: u64,
+    /// The trace and the span that published it.
+    pub trace: Option<TraceContext>,
+    /// What is told of it if it is a dead letter.
+    pub dead: Option<DeadLetter>,
+}
+
+impl Journal {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The present, in both times of the store.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn now(&self) -> Result<Moment, StoreError> {
+        Ok(self.shared.open()?.life.now())
+    }
+
+    /// Makes a queue one that is used, or changes its settings; its dead letters get a queue, too.
+    /// Settings are not stored: after a start all queues are to be configured again.
+    ///
+    /// # Errors
+    /// When the store is closed, or the disk refuses.
+    pub async fn configure(
+        &self,
+        queue: QueueId,
+        settings: QueueSettings,
+    ) -> Result<(), StoreError> {
+        let configure = Action::Configure(queue, Box::new(settings));
+        self.shared.writer().ask(configure, 0).await.map(drop)
+    }
+
+    /// Makes a queue one that is not used: it takes and gives nothing. What is in it stays.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn retire(&self, queue: &QueueId) -> Result<(), StoreError> {
+        let retire = Action::Retire(queue.clone());
+        self.shared.writer().ask(retire, 0).await.map(drop)
+    }
+
+    /// Says which stores' changes become events, instead of those before. Each put or delete of a
+    /// key adds, in the same transaction, an event of type [`crate::CHANGED`] with the JSON
+    /// `{"key", "operation": "put" | "delete", "old", "new"}` (values in base64, or null) to the
+    /// queue, in commit order. A queue that is full or not configured refuses the write.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn configure_changes(&self, changes: Vec<Changes>) -> Result<(), StoreError> {
+        let watch = Action::Watch(changes);
+        self.shared.writer().ask(watch, 0).await.map(drop)
+    }
+
+    /// Does all of a transaction, or nothing. Resolves when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when a lease has ended, [`StoreError::Conflict`] when what was read has
+    /// changed, [`StoreError::QueueFull`], [`StoreError::UnknownQueue`], or when something is too
+    /// long, the disk is full or the store closed or failed.
+    pub async fn commit(&self, transaction: Transaction) -> Result<Committed, StoreError> {
+        let (change, bytes) = self.change(transaction)?;
+        self.ask(change, bytes).await
+    }
+
+    async fn ask(&self, change: Change, bytes: usize) -> Result<Committed, StoreError> {
+        let change = Action::Change(Box::new(change));
+        match self.shared.writer().ask(change, bytes).await? {
+            Answered::Committed(committed) => Ok(committed),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    fn change(&self, transaction: Transaction) -> Result<(Change, usize), StoreError> {
+        let open = self.shared.open()?;
+        let expects = transaction.expects.into_iter();
+        let expects = expects.map(|expects| Ok((expects.store.key(&expects.key)?, expects.value)));
+        let writes = transaction.writes.into_iter();
+        let writes = writes.map(|(store, write)| store.write_of(write));
+        let answers = transaction.answers.into_iter();
+        let change = Change {
+            expects: expects.collect::<Result<_, StoreError>>()?,
+            writes: writes.collect::<Result<_, _>>()?,
+            publications: prepare(&open, transaction.publications),
+            settlements: transaction.settlements,
+            lenient: false,
+            answers: answers.map(answer_of).collect::<Result<_, _>>()?,
+        };
+        let mut events = 0;
+        for bytes in change.publications.iter().map(|one| one.stored.len()) {
+            if bytes > EVENT_BYTES_MAX {
+                return Err(StoreError::EventTooLong { bytes });
+            }
+            events += bytes;
+        }
+        if events > WRITE_BYTES_MAX {
+            return Err(StoreError::EventsTooLong { bytes: events });
+        }
+        let answers: usize = change.answers.iter().map(|(_, answer)| answer.len()).sum();
+        let bytes = bytes_of(&change.writes)? + events + answers;
+        Ok((change, bytes))
+    }
+
+    /// Settles events. A lease that has ended is told as [`Settled::Stale`] and does not keep the
+    /// others from being settled.
+    ///
+    /// # Errors
+    /// When the disk is full, or the store closed or failed; then nothing was settled.
+    pub async fn settle(
+        &self,
+        settlements: Vec<(Lease, Outcome)>,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let change = Change {
+            settlements,
+            lenient: true,
+            ..Change::default()
+        };
+        Ok(self.ask(change, 0).await?.settled)
+    }
+
+    /// Hands out one batch of a queue. Before, deals with what time did to the queue: leases that
+    /// ended, events that are too old. Reads the events on the caller's thread.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownQueue`], or when the store is closed or failed.
+    pub async fn take(&self, queue: &QueueId, bounds: TakeBounds) -> Result<Taken, StoreError> {
+        loop {
+            let open = self.shared.open()?;
+            if self.is_to_be_swept(&open, queue)? {
+                drop(open);
+                let sweep = Action::Sweep(queue.clone());
+                self.shared.writer().ask(sweep, 0).await?;
+                continue;
+            }
+            let now = open.life.now();
+            let (slot, batch, wakeup) = {
+                let mut queues = open.queues();
+                let index = queues.find(queue);
+                let slot = index.and_then(|index| Some((index, queues.get_mut(index)?)));
+                let (index, slot) = slot
+                    .filter(|(_, slot)| slot.configured)
+                    .ok_or_else(|| StoreError::UnknownQueue(queue.clone()))?;
+                let batch = slot.queue.take(now, bounds);
+                (index, batch, slot.queue.next_wakeup(now))
+            };
+            let Some(batch) = batch else {
+                let lived = wakeup.lived_ms.map(|at| at.saturating_sub(now.lived_ms));
+                let wall = wakeup.wall_ms.map(|at| at.saturating_sub(now.wall_ms));
+                let after = lived.into_iter().chain(wall).min();
+                return Ok(Taken::Nothing {
+                    // At least a millisecond, so that nobody spins.
+                    after: after.map(|ms| Duration::from_millis(ms.max(1))),
+                });
+            };
+            let batch = self.deliver(&open, queue, slot, batch, now).await?;
+            if !batch.deliveries.is_empty() {
+                return Ok(Taken::Batch(batch));
+            }
+        }
+    }
+
+    fn is_to_be_swept(&self, open: &Open, queue: &QueueId) -> Result<bool, StoreError> {
+        let queues = open.queues();
+        let slot = queues.find(queue).and_then(|slot| queues.get(slot));
+        let slot = slot.ok_or_else(|| StoreError::UnknownQueue(queue.clone()))?;
+        let mut plan = Plan::default();
+        Ok(!slot
+            .queue
+            .sweep(&mut plan, open.life.now(), 1, || 0)
+            .is_empty())
+    }
+
+    /// Reads what was taken. What is damaged is settled as lost.
+    async fn deliver(
+        &self,
+        open: &Open,
+        queue: &QueueId,
+        slot: usize,
+        batch: TakenBatch<Place>,
+        now: Moment,
+    ) -> Result<Batch, StoreError> {
+        let mut deliveries = Vec::with_capacity(batch.events.len());
+        let mut lost = Vec::new();
+        for taken in batch.events {
+            let lease = Lease {
+                queue: queue.clone(),
+                slot,
+                lease: taken.lease,
+            };
+            let outcome = match read_taken(open, slot, &taken) {
+                Ok(Some(stored)) => {
+                    deliveries.push(Delivery {
+                        lease,
+                        event: stored.event,
+                        attempt: taken.attempt,
+                        sequence: taken.lease.sequence,
+                        published_wall_ms: stored.published_wall_ms,
+                        trace: stored.trace,
+                        dead: stored.dead,
+                    });
+                    continue;
+                }
+                Ok(None) => Outcome::Dead {
+                    cause: Cause::new("its content was damaged on the disk"),
+                },
+                // Perhaps the disk can read it later.
+                Err(error) => Outcome::Retry {
+                    cause: Cause::new(format!("its content cannot be read: {error}")),
+                    after_ms: None,
+                },
+            };
+            tracing::error!(%queue, sequence = lease.sequence(), ?outcome, "an event is not delivered");
+            lost.push((lease, outcome));
+        }
+        if !lost.is_empty() {
+            self.settle(lost).await?;
+        }
+        Ok(Batch {
+            deliveries,
+            lease_ms: batch.ends_lived_ms.saturating_sub(now.lived_ms),
+        })
+    }
+
+    /// Changes whenever something was published in a queue, settled in it or configured of it. Mark
+    /// it as seen before [`Journal::take`], and wait for it when there was nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownQueue`], or when the store is closed.
+    pub fn ready(&self, queue: &QueueId) -> Result<watch::Receiver<()>, StoreError> {
+        let open = self.shared.open()?;
+        let queues = open.queues();
+        let slot = queues.find(queue).and_then(|slot| queues.get(slot));
+        let slot = slot.ok_or_else(|| StoreError::UnknownQueue(queue.clone()))?;
+        Ok(slot.ready())
+    }
+
+    /// The answer that was stored for a function and a key within the last 24 hours of the store's
+    /// life.
+    ///
+    /// # Errors
+    /// When the key is too long, or the store closed, damaged or failed.
+    pub fn answer(&self, function: &FunctionId, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let key = answer_key(function, key)?;
+        let open = self.shared.open()?;
+        open.engine.answer(&key, open.life.now().lived_ms)
+    }
+}
+
+impl Publish for Journal {
+    fn publish(&self, publications: Vec<Publication>) -> PublishFuture {
+        let journal = self.clone();
+        Box::pin(async move {
+            let transaction = Transaction {
+                publications,
+                ..Transaction::default()
+            };
+            let committed = journal.commit(transaction).await;
+            committed.map(|done| done.published).map_err(publish_error)
+        })
+    }
+}
+
+fn publish_error(error: StoreError) -> PublishError {
+    match error {
+        StoreError::UnknownQueue(queue) => PublishError::Unknown(queue),
+        StoreError::QueueFull { queue } => PublishError::Full {
+            queue,
+            retry_after: RETRY_AFTER,
+        },
+        StoreError::EventTooLong { .. } => PublishError::TooLong {
+            bound_bytes: EVENT_BYTES_MAX as u64,
+        },
+        StoreError::EventsTooLong { .. } => PublishError::TooLong {
+            bound_bytes: WRITE_BYTES_MAX as u64,
+        },
+        StoreError::Unfit {
+            source: crate::queue::Refusal::TooLong { bytes_max, .. },
+            ..
+        } => PublishError::TooLong {
+            bound_bytes: bytes_max,
+        },
+        StoreError::Unfit { queue, source } => {
+            PublishError::Unavailable(format!("the queue `{queue}` cannot take this: {source}"))
+        }
+        StoreError::Full => PublishError::DiskFull,
+        error => PublishError::Unavailable(error.to_string()),
+    }
+}
+
+/// Encodes events, on the caller's thread.
+fn prepare(open: &Open, publications: Vec<Publication>) -> Vec<Prepared> {
+    let now = open.life.now();
+    let prepare = |publication: Publication| {
+        let stored = Stored {
+            event: publication.event,
+            trace: publication.trace,
+            published_wall_ms: now.wall_ms,
+            dead: None,
+        };
+        Prepared {
+            fingerprint: Some(fingerprint(&open.key, &publication.queue, &stored.event)),
+            stored: stored.encode(),
+            event: stored.event,
+            queue: publication.queue,
+            due_wall_ms: publication.due_wall_ms,
+            priority: publication.priority,
+        }
+    };
+    publications.into_iter().map(prepare).collect()
+}
+
+/// The event that was taken. The segment with it may have been dropped meanwhile: then it was
+/// written again elsewhere.
+fn read_taken(
+    open: &Open,
+    slot: usize,
+    taken: &TakenEvent<Place>,
+) -> Result<Option<Stored>, StoreError> {
+    let mut tried = None;
+    loop {
+        let content = {
+            let queues = open.queues();
+            let slot = queues.get(slot);
+            let entry = slot.and_then(|slot| Some((slot, slot.queue.entry(taken.lease.sequence)?)));
+            entry.map(|(slot, entry)| slot.content(&entry))
+        };
+        let content = content.unwrap_or(Content::Log(taken.place));
+        let place = match &content {
+            Content::Log(place) => Some(*place),
+            Content::Memory(_) => None,
+        };
+        if tried == Some(place) {
+            return Ok(None);
+        }
+        if let Some(stored) = read_stored(&open.segments, &content)? {
+            return Ok(Some(stored));
+        }
+        tried = Some(place);
+    }
+}
+
+fn answer_of(answer: Answer) -> Result<(Vec<u8>, Bytes), StoreError> {
+    let bytes = answer.answer.len();
+    if bytes > ANSWER_BYTES_MAX {
+        return Err(StoreError::AnswerTooLong { bytes });
+    }
+    Ok((answer_key(&answer.function, &answer.key)?, answer.answer))
+}
+
+fn answer_key(function: &FunctionId, key: &str) -> Result<Vec<u8>, StoreError> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(StoreError::KeyTooLong { bytes: key.len() });
+    }
+    Ok(format!("{}\0{}\0{key}", function.app, function.function).into_bytes())
+}

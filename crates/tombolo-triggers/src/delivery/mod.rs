@@ -1,0 +1,67 @@
+//! Delivers events: takes them from their queues, calls functions, and settles each by what its function answered.
+//!
+//! Every queue with a trigger has one [`Consumer`], whichever source fills the queue: so all
+//! triggers keep one contract. Delivery is at least once. An event is settled only once the whole
+//! answer was read; whatever ends before (a function that never answers, a drain that is cut short,
+//! a power cut) leaves it in its queue, and it is delivered again.
+//!
+//! **Fairness.** A consumer may always have one delivery under way. Beyond that, deliveries need
+//! one of the node's places, which consumers get in turn; each waits for one place at a time. So a
+//! flooded queue, or a function that hangs, slows no other queue down to nothing.
+
+mod answer;
+mod exchange;
+mod lane;
+mod retry_after;
+mod service;
+mod verdict;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tombolo_core::{FunctionId, QueueId};
+use tombolo_store::queue::TakeBounds;
+
+pub use service::{Deliveries, DeliveriesHandle};
+
+/// What delivers on a node.
+#[derive(Clone, Debug)]
+pub struct DeliveryConfig {
+    /// Deliveries at once on the node, besides the one that every consumer may always have.
+    pub concurrency: usize,
+    /// How long deliveries may go on that are under way at shutdown. What is cut is delivered again
+    /// after the restart.
+    pub drain_timeout: Duration,
+    /// What every request carries besides the event: what functions are told of their node.
+    pub headers: HeaderMap,
+}
+
+/// Who receives the events of a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// The queue.
+    pub queue: QueueId,
+    /// The function.
+    pub function: FunctionId,
+    /// The kind of trigger, which the function is told: `queue`, `cron`, `mqtt`, `change` or `async`.
+    pub trigger: &'static str,
+    /// What one invocation gets at most, besides the queue's own bounds. With one event it is a
+    /// request in binary mode; with more it is always a batch, also of one event.
+    pub batch: TakeBounds,
+    /// Where events go that the function answers with. Without it they are not looked at; batches
+    /// have none.
+    pub reply: Option<QueueId>,
+    /// Whether the effects of an invocation are to be committed with its acknowledgement.
+    pub transactional: bool,
+}
+
+/// Why consumers were not taken. Nothing has changed then.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConsumeError {
+    /// The host cannot do that for any function yet.
+    #[error("the trigger of queue `{0}` is transactional, which this version cannot do")]
+    Transactional(QueueId),
+    /// Two triggers want the events of one queue.
+    #[error("the queue `{0}` has two triggers")]
+    Twice(QueueId),
+}

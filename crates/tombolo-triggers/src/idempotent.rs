@@ -1,0 +1,282 @@
+//! Idempotency keys: whoever comes with the key of an earlier request or event gets its answer, and the function does not run again.
+//!
+//! A request names its key in the header `Idempotency-Key`
+//! (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>), an event in the
+//! extension attribute `idempotencykey`. Keys belong to a function. An answer is kept for a day of
+//! the store's life once it is on disk, and only then given: `2xx`, and everything else that
+//! another attempt would not change. What asks to be tried again (404, 408, 409, 429, 5xx, no
+//! answer at all) is not kept, so that another attempt runs.
+//!
+//! The function may run twice for one key where the node stops between the function's work and the
+//! storing of its answer, where an answer is too long to be kept, and where the disk is full.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use serde::{Deserialize, Serialize};
+use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Invoke, InvokeFuture};
+use tombolo_store::{ANSWER_BYTES_MAX, Answer, Journal, Transaction};
+
+/// The key of a request.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The key of an event.
+const EVENT_KEY: HeaderName = HeaderName::from_static("ce-idempotencykey");
+/// Marks an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The longest key.
+const KEY_BYTES_MAX: usize = 255;
+/// What of an answer the head may take.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// The version of a stored answer.
+const VERSION: u8 = 1;
+
+/// Runs functions, but not again for a key that was answered.
+pub struct Idempotent {
+    inner: Arc<dyn Invoke>,
+    journal: Journal,
+    running: Arc<Mutex<Running>>,
+}
+
+/// The keys whose functions are running: as many as there are invocations at most.
+type Running = HashSet<(FunctionId, String)>;
+
+impl Idempotent {
+    /// What runs functions, with answers kept in a journal.
+    pub fn new(inner: Arc<dyn Invoke>, journal: Journal) -> Self {
+        Self {
+            inner,
+            journal,
+            running: Arc::default(),
+        }
+    }
+}
+
+impl Invoke for Idempotent {
+    fn invoke(&self, call: Call) -> InvokeFuture {
+        let key = match key(call.request.method(), call.request.headers()) {
+            Ok(None) => return self.inner.invoke(call),
+            Ok(Some(key)) => key,
+            Err(failure) => return Box::pin(std::future::ready(Err(failure))),
+        };
+        let Some(claim) = Claim::take(&self.running, &call.function, &key) else {
+            let detail = "a request with this idempotency key is being worked on";
+            let failure = Failure::new(Code::Conflict, Blame::Caller, detail);
+            let failure = failure.retry_after(Duration::from_secs(1));
+            return Box::pin(std::future::ready(Err(failure)));
+        };
+        let target = target(&call);
+        match self.journal.answer(&call.function, &key) {
+            Ok(None) => {}
+            Ok(Some(stored)) => {
+                if let Some(answer) = replay(&stored, &target) {
+                    return Box::pin(std::future::ready(answer));
+                }
+            }
+            Err(error) => {
+                let detail = format!("stored answers cannot be read: {error}");
+                let failure = Failure::new(error.code(), Blame::Host, detail);
+                return Box::pin(std::future::ready(Err(failure)));
+            }
+        }
+        let function = call.function.clone();
+        let (answering, journal) = (self.inner.invoke(call), self.journal.clone());
+        Box::pin(async move {
+            let answer = answering.await?;
+            let kept = keep(&journal, function, key, target, answer).await;
+            drop(claim);
+            kept
+        })
+    }
+}
+
+/// Stores an answer if it is final, and gives it on.
+async fn keep(
+    journal: &Journal,
+    function: FunctionId,
+    key: String,
+    target: String,
+    answer: Response<Body>,
+) -> Result<Response<Body>, Failure> {
+    if may_change(answer.status()) {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let headers = head.headers.iter();
+    let headers =
+        headers.filter(|(name, _)| **name != CONTENT_LENGTH && **name != TRANSFER_ENCODING);
+    let headers =
+        headers.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    let mut stored = Stored {
+        version: VERSION,
+        target,
+        status: head.status.as_u16(),
+        headers: headers.collect(),
+        body: Vec::new(),
+    };
+    let (whole, body) = match read(body).await? {
+        Read::Whole(bytes, body) => (bytes, body),
+        Read::TooLong(body) => {
+            tracing::warn!(%function, "an answer is too long to be kept for its idempotency key");
+            return Ok(Response::from_parts(head, body));
+        }
+    };
+    stored.body = whole.into();
+    let encoded = postcard::to_stdvec(&stored).unwrap_or_default();
+    let committed = journal.commit(Transaction {
+        answers: vec![Answer {
+            function: function.clone(),
+            key,
+            answer: encoded.into(),
+        }],
+        ..Transaction::default()
+    });
+    if let Err(error) = committed.await {
+        // The function has done its work: an error would have it done again.
+        tracing::warn!(%function, %error, "an answer cannot be kept for its idempotency key");
+    }
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether another attempt may be answered otherwise: the table of the delivery contract.
+pub(crate) fn may_change(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 404 | 408 | 409 | 429 | 500..=599)
+}
+
+/// An answer's body.
+enum Read {
+    /// All of it, and the same with its trailers.
+    Whole(Bytes, Body),
+    /// It is too long to be kept.
+    TooLong(Body),
+}
+
+async fn read(mut body: Body) -> Result<Read, Failure> {
+    let mut whole = BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let detail = format!("the answer broke off: {error}");
+            Failure::new(Code::AnswerInvalid, Blame::Guest, detail)
+        })?;
+        match frame.into_data() {
+            Ok(data) if whole.len() + data.len() > ANSWER_BYTES_MAX - HEAD_BYTES_MAX => {
+                let begin = [whole.freeze(), data].map(|bytes| Ok(Frame::data(bytes)));
+                let begin = StreamBody::new(stream::iter(begin));
+                return Ok(Read::TooLong(chained(begin.boxed_unsync(), body)));
+            }
+            Ok(data) => whole.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let whole = whole.freeze();
+    let body = Full::new(whole.clone()).map_err(|never| match never {});
+    let trailers = trailers.map(Ok);
+    let body = body
+        .with_trailers(std::future::ready(trailers))
+        .boxed_unsync();
+    Ok(Read::Whole(whole, body))
+}
+
+/// One body behind another.
+fn chained(first: Body, then: Body) -> Body {
+    use futures_util::StreamExt as _;
+    let frames = first.into_data_stream().map(|data| data.map(Frame::data));
+    let frames = frames.chain(http_body_util::BodyStream::new(then));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// An answer as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u8,
+    /// Method, path and query of the request.
+    target: String,
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+/// The answer that was stored; none when it is of a version that is not known.
+fn replay(stored: &[u8], target: &str) -> Option<Result<Response<Body>, Failure>> {
+    let stored: Stored = postcard::from_bytes(stored).ok()?;
+    if stored.version != VERSION {
+        return None;
+    }
+    if stored.target != target {
+        let detail = format!(
+            "the idempotency key was used before, for `{}`",
+            stored.target
+        );
+        return Some(Err(Failure::new(Code::Conflict, Blame::Caller, detail)));
+    }
+    let body = Full::new(Bytes::from(stored.body)).map_err(|never| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(stored.status).ok()?;
+    let headers = response.headers_mut();
+    for (name, value) in stored.headers {
+        headers.append(
+            HeaderName::try_from(name).ok()?,
+            HeaderValue::try_from(value).ok()?,
+        );
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Some(Ok(response))
+}
+
+/// What of a request has to be the same for the same key.
+fn target(call: &Call) -> String {
+    let uri = call.request.uri();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    format!("{} {path}", call.request.method())
+}
+
+/// The key of a request or of an event. Methods that change nothing need none.
+fn key(method: &Method, headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    if method.is_safe() {
+        return Ok(None);
+    }
+    let Some(value) = headers.get(KEY).or_else(|| headers.get(EVENT_KEY)) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Failure::new(
+            Code::BadRequest,
+            Blame::Caller,
+            format!("an idempotency key has 1 to {KEY_BYTES_MAX} printable characters of ASCII"),
+        )),
+    }
+}
+
+/// The right to run a function for a key; given back when it is dropped.
+struct Claim {
+    running: Arc<Mutex<Running>>,
+    claimed: (FunctionId, String),
+}
+
+impl Claim {
+    fn take(running: &Arc<Mutex<Running>>, function: &FunctionId, key: &str) -> Option<Self> {
+        let claimed = (function.clone(), key.to_owned());
+        let mut all = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = all.insert(claimed.clone());
+        // Made only where it is due: what it gives back when it is dropped must be its own.
+        is_free.then(|| Self {
+            running: running.clone(),
+            claimed,
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.claimed);
+    }
+}

@@ -1,0 +1,380 @@
+//! One client's connection: reads its packets, answers them, and sends what waits for it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf as _;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::acl::Permissions;
+use super::broker::Shared;
+use super::encode::{self, Goodbye, Granted, Verdict};
+use super::inbound::{Arrived, Inbound};
+use super::message::{Arrival, Client, Qos};
+use super::session::{Attachment, Outgoing};
+use super::socket::{self, Stream, Turn, Wire};
+use super::switch::SessionKey;
+use super::topic::{Selection, TopicError};
+use super::wire::{self, Answer, Packet, Publish, Version, Wanted, Will};
+
+/// A client that takes nothing of what it has to get for so long is gone.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// A client that says nothing for so long is quiet.
+const RESTS_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a connection ended.
+enum End {
+    /// The client said so; with its will or without.
+    Client {
+        with_will: bool,
+    },
+    Lost,
+    Broker(Goodbye),
+}
+
+/// What a client that was let in is served with.
+pub struct Connection<S> {
+    pub wire: Wire<S>,
+    pub shared: Arc<Shared>,
+    pub version: Version,
+    pub client: Arc<Client>,
+    pub permissions: Permissions,
+    pub key: SessionKey,
+    pub attachment: Attachment,
+    pub will: Option<Will>,
+    /// The longest packet that the client takes.
+    pub packet_bytes_max: usize,
+    /// The client says something at least this often; zero when it need not.
+    pub keep_alive: Duration,
+    pub inbound: Inbound,
+    /// What the client said last about how long its session is kept.
+    pub expiry: Option<Duration>,
+    /// Something may wait for the client.
+    pub waiting: bool,
+    /// Kept between turns, so that they cost no allocation.
+    pub outgoing: Vec<Outgoing>,
+}
+
+impl<S: Stream> Connection<S> {
+    /// Serves the client until it goes, and then puts its affairs in order.
+    pub async fn run(mut self, shutdown: &CancellationToken) {
+        let end = self.serve(shutdown).await;
+        if let End::Broker(goodbye) = &end {
+            tracing::debug!(client = %self.client, reason = ?goodbye, "mqtt client turned away");
+            encode::goodbye(&mut self.wire.output, self.version, *goodbye);
+        }
+        self.wire.flush().await;
+        // What the client published is not undone by its going: a message of QoS 2 that the
+        // journal has must be known as received when the client sends it again.
+        while let Some(arrived) = self.inbound.next().await {
+            self.wire.output.clear();
+            // Why the connection would have to end does not matter any more.
+            let _: Result<(), Goodbye> = self.conclude(arrived);
+        }
+        let with_will = match end {
+            End::Client { with_will } => with_will,
+            // The node goes, not the client: it will be back.
+            End::Broker(Goodbye::ShuttingDown) => false,
+            End::Lost | End::Broker(_) => true,
+        };
+        let now = Instant::now();
+        let will = self.will.take().filter(|_| with_will).map(|will| {
+            let mut message = will.message;
+            message.expires = will.expiry.map(|expiry| now + will.delay + expiry);
+            let arrival = Arrival {
+                client: Some(self.client.clone()),
+                message: Arc::new(message),
+            };
+            (will.delay, arrival)
+        });
+        let due = self
+            .shared
+            .switch()
+            .detach(self.key, now, self.expiry, will);
+        if let Some(arrival) = due {
+            self.shared.publish_will(arrival).await;
+        }
+    }
+
+    async fn serve(&mut self, shutdown: &CancellationToken) -> End {
+        let (kick, wake) = (self.attachment.kick.clone(), self.attachment.wake.clone());
+        let patience = self.keep_alive.mul_f32(1.5);
+        let mut checks = pin!(interval(check_every(patience)));
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut wrote) = (Instant::now(), Instant::now());
+        loop {
+            if let Err(end) = self.handle_input() {
+                return end;
+            }
+            self.fetch();
+            let reads = self.takes_input();
+            let mut notified = pin!(wake.notified());
+            // Every branch is cancel safe: what it did is recorded in `self` when it is done.
+            tokio::select! {
+                biased;
+                () = kick.cancelled() => return End::Broker(Goodbye::TakenOver),
+                () = shutdown.cancelled() => return End::Broker(Goodbye::ShuttingDown),
+                Some(arrived) = self.inbound.next(), if !self.inbound.is_empty() => {
+                    if let Err(goodbye) = self.conclude(arrived) {
+                        return End::Broker(goodbye);
+                    }
+                }
+                turn = self.wire.turn(reads), if reads || self.wire.has_output() => match turn {
+                    Ok(Turn::Read) => heard = Instant::now(),
+                    Ok(Turn::Wrote) => wrote = Instant::now(),
+                    Ok(Turn::Ended) | Err(_) => return End::Lost,
+                },
+                () = notified.as_mut(), if !self.waiting => self.waiting = true,
+                _ = checks.tick() => {
+                    let now = Instant::now();
+                    if now - heard >= RESTS_AFTER {
+                        self.wire.rest();
+                    }
+                    if !reads {
+                        // It is the broker that does not listen.
+                        heard = now;
+                    }
+                    if !self.wire.has_output() {
+                        wrote = now;
+                    }
+                    let silent = !patience.is_zero() && now - heard > patience;
+                    if silent || now - wrote > STALL_MAX {
+                        return End::Broker(Goodbye::Silent);
+                    }
+                }
+            }
+        }
+    }
+
+    fn takes_input(&self) -> bool {
+        self.inbound.has_room() && !self.wire.is_full()
+    }
+
+    /// Handles the packets that have been read, as far as there is room for what they cause.
+    fn handle_input(&mut self) -> Result<(), End> {
+        let bytes_max = self.shared.bounds.packet_bytes_max as usize;
+        let broken = |error: wire::WireError| End::Broker(Goodbye::from(&error));
+        while self.takes_input()
+            && let Some(frame) = wire::frame(&self.wire.input, bytes_max).map_err(broken)?
+        {
+            let body = self.wire.input.get(frame.body.clone()).unwrap_or_default();
+            let packet = wire::decode(self.version, frame.head, body, Instant::now());
+            self.wire.input.advance(frame.body.end);
+            match packet.map_err(broken)? {
+                Packet::Publish(publish) => self.publish(publish).map_err(End::Broker)?,
+                Packet::Answer {
+                    answer,
+                    packet,
+                    success,
+                } => self.answer(answer, packet, success),
+                Packet::Subscribe { packet, wanted } => self.subscribe(packet, wanted),
+                Packet::Unsubscribe { packet, selections } => {
+                    self.unsubscribe(packet, selections);
+                }
+                Packet::Ping => encode::pong(&mut self.wire.output),
+                Packet::Disconnect { with_will, expiry } => {
+                    self.expiry = expiry;
+                    return Err(End::Client { with_will });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, mut publish: Publish) -> Result<(), Goodbye> {
+        self.inbound.resolve(&mut publish)?;
+        let (message, packet) = (Arc::new(publish.message), publish.packet);
+        if message.qos != Qos::AtMostOnce && self.version == Version::V5 {
+            let unreleased = self.received(|received| received.len());
+            if self.inbound.len() + unreleased >= usize::from(self.shared.bounds.arriving_max) {
+                return Err(Goodbye::Window);
+            }
+        }
+        if let Some(packet) = packet
+            && message.qos == Qos::ExactlyOnce
+        {
+            if self.inbound.holds(packet) {
+                return Ok(());
+            }
+            if self.received(|received| received.contains(&packet)) {
+                encode::answer(
+                    &mut self.wire.output,
+                    self.version,
+                    Answer::Received,
+                    packet,
+                    0,
+                );
+                return Ok(());
+            }
+        }
+        // Names that begin with `$` are the broker's own.
+        if message.topic.starts_with('$') || !self.permissions.may_publish(&message.topic) {
+            self.inbound
+                .push_decided(message, packet, Verdict::Forbidden);
+            return Ok(());
+        }
+        let accept = self.shared.accept.accept(Arrival {
+            client: Some(self.client.clone()),
+            message: message.clone(),
+        });
+        self.inbound.push(message, packet, accept);
+        Ok(())
+    }
+
+    fn received<T: Default>(
+        &self,
+        with: impl FnOnce(&mut std::collections::BTreeSet<u16>) -> T,
+    ) -> T {
+        let mut switch = self.shared.switch();
+        let session = switch.session(self.key);
+        session.map_or_else(T::default, |session| with(&mut session.received))
+    }
+
+    /// A verdict is there: the message is handed on, and the client gets its answer.
+    fn conclude(&mut self, arrived: Arrived) -> Result<(), Goodbye> {
+        let Arrived {
+            message,
+            packet,
+            verdict,
+        } = arrived;
+        {
+            let mut switch = self.shared.switch();
+            match verdict {
+                Verdict::Accepted => {
+                    if message.qos == Qos::ExactlyOnce
+                        && let Some(session) = switch.session(self.key)
+                    {
+                        session.received.extend(packet);
+                    }
+                    switch.route(&message, Some(self.key), Instant::now());
+                }
+                Verdict::Forbidden => switch.figures.forbidden += 1,
+                Verdict::Refused(_) => switch.figures.refused += 1,
+            }
+        }
+        let Some(packet) = packet else {
+            return Ok(());
+        };
+        // MQTT 3.1.1 has no answer that says no. Without any, the client keeps the message. One
+        // that it may not send is answered all the same: it would come again for ever.
+        if self.version == Version::V3 && matches!(verdict, Verdict::Refused(_)) {
+            return Err(Goodbye::Refused);
+        }
+        encode::verdict(
+            &mut self.wire.output,
+            self.version,
+            message.qos,
+            packet,
+            verdict,
+        );
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: Answer, packet: u16, success: bool) {
+        let missing = if self.version == Version::V5 { 0x92 } else { 0 };
+        let (reply, code) = match answer {
+            Answer::Received if success => {
+                let known = self.shared.switch().received_by_client(self.key, packet);
+                (Answer::Release, if known { 0 } else { missing })
+            }
+            Answer::Release => {
+                let known = self.received(|received| received.remove(&packet));
+                (Answer::Complete, if known { 0 } else { missing })
+            }
+            Answer::Acknowledged | Answer::Complete | Answer::Received => {
+                self.shared.switch().forget(self.key, packet);
+                self.waiting = true;
+                return;
+            }
+        };
+        encode::answer(&mut self.wire.output, self.version, reply, packet, code);
+    }
+
+    fn subscribe(&mut self, packet: u16, wanted: Vec<Result<Wanted, TopicError>>) {
+        let mut granted = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            let Ok(Wanted {
+                selection,
+                options,
+                retained,
+            }) = one
+            else {
+                granted.push(Granted::Invalid);
+                continue;
+            };
+            if !self.permissions.may_subscribe(&selection.filter) {
+                granted.push(Granted::Forbidden);
+                continue;
+            }
+            let mut switch = self.shared.switch();
+            let room = switch.subscribe(self.key, selection, options, retained);
+            granted.push(if room {
+                Granted::Yes(options.qos)
+            } else {
+                Granted::TooMany
+            });
+        }
+        self.waiting = true;
+        encode::granted(&mut self.wire.output, self.version, packet, &granted);
+    }
+
+    fn unsubscribe(&mut self, packet: u16, selections: Vec<Result<Selection, TopicError>>) {
+        let mut switch = self.shared.switch();
+        let existed = selections.iter().map(|selection| match selection {
+            Ok(selection) => switch.unsubscribe(self.key, selection),
+            Err(_) => false,
+        });
+        let existed: Vec<bool> = existed.collect();
+        encode::unsubscribed(&mut self.wire.output, self.version, packet, &existed);
+    }
+
+    /// Fetches what waits for the client, as far as there is room to write it.
+    fn fetch(&mut self) {
+        let now = Instant::now();
+        while self.waiting && !self.wire.is_full() {
+            let mut outgoing = std::mem::take(&mut self.outgoing);
+            self.waiting =
+                self.shared
+                    .switch()
+                    .take(self.key, now, socket::WRITE_BYTES, &mut outgoing);
+            for one in outgoing.drain(..) {
+                self.send(&one, now);
+            }
+            self.outgoing = outgoing;
+        }
+    }
+
+    fn send(&mut self, outgoing: &Outgoing, now: Instant) {
+        let (output, version) = (&mut self.wire.output, self.version);
+        match outgoing {
+            Outgoing::Release(packet) => {
+                encode::answer(output, version, Answer::Release, *packet, 0);
+            }
+            Outgoing::Publish {
+                delivery,
+                packet,
+                again,
+            } => {
+                let max = self.packet_bytes_max;
+                if !encode::publish(output, version, delivery, *packet, *again, now, max) {
+                    let mut switch = self.shared.switch();
+                    switch.figures.dropped_long += 1;
+                    if let Some(packet) = packet {
+                        switch.forget(self.key, *packet);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Silence is looked for often enough to notice it in time, and seldom enough to cost nothing.
+fn check_every(patience: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(15);
+    if patience.is_zero() {
+        return LONGEST;
+    }
+    (patience / 4).clamp(Duration::from_millis(500), LONGEST)
+}

@@ -1,0 +1,41 @@
+//! The built-in MQTT 3.1.1 and 5 broker: a message is acknowledged only once `Accept`, the journal, has taken it.
+//!
+//! | type | what it is |
+//! | --- | --- |
+//! | `Broker` | bound addresses, then what runs |
+//! | `BrokerHandle` | what functions publish with |
+//! | `Accept` | the seam to the journal: decides about each message before its acknowledgement |
+//! | `Switch` | sessions, subscriptions and retained messages; a state machine without I/O behind one lock |
+//! | `Session` | what waits for one client and what it has not acknowledged |
+//! | `Connection` | the task of one client: packets in, answers and deliveries out |
+//! | `Inbound` | a client's messages that the journal decides about, side by side and in order |
+//!
+//! Sessions and retained messages live in memory and end with the process; what the journal
+//! accepted does not. Everything is bounded (`MqttBounds`), and what finds no room is counted.
+
+mod acl;
+mod auth;
+mod broker;
+mod config;
+mod connection;
+mod encode;
+mod filters;
+mod handshake;
+mod inbound;
+mod message;
+mod session;
+mod socket;
+mod switch;
+mod tls;
+mod topic;
+mod wire;
+
+pub use acl::Rule;
+pub use auth::{PasswordError, PasswordHash, User};
+pub use broker::{Broker, BrokerError, BrokerHandle, PublishError};
+pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
+pub use filters::Filters;
+pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
+pub use switch::MqttFigures;
+pub use tls::TlsError;
+pub use topic::{TopicError, TopicFilter, check_name};
