@@ -14,6 +14,6 @@ pub use budget::{Budget, Limit};
 pub use code::Code;
 pub use digest::Digest;
 pub use failure::{Blame, Failure};
-pub use invoke::{Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
+pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
 pub use name::{FunctionId, Name};
 pub use trace::TraceContext;

@@ -1,8 +1,8 @@
 //! A node: the only place where store, telemetry, runtime, listeners and control API meet.
 //!
 //! [`Node::start`] builds everything and deploys the apps; [`Node::run`] serves until it is told to
-//! stop, and then drains in this order: readiness, HTTP listeners, admin listener, functions,
-//! telemetry, store.
+//! stop, and then drains in this order: readiness, HTTP listeners, functions, admin listener,
+//! telemetry, store. All but the last two have one deadline together.
 
 mod address;
 mod admin;
@@ -20,7 +20,7 @@ mod token;
 
 pub use app::AppSource;
 pub use deploy::{DeployError, Deployed};
-pub use node::{Node, NodeHandle, NodeOptions, RunError, StartError};
+pub use node::{Node, NodeHandle, NodeOptions, RunError, StartError, Stop};
 pub use secrets::SecretError;
 // The command line sees the runtime through the node alone.
-pub use tombolo_runtime::{CommandError, CommandSpec, run_command};
+pub use tombolo_runtime::{CommandError, CommandSpec, LoadError, run_command};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tombolo_core::Code;
 
-use crate::key_value::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::key_value::{KEY_BYTES_MAX, READ_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 
 /// Why a store folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,9 @@ pub enum StoreError {
         /// Their length together.
         bytes: usize,
     },
+    /// The values of one read are too long together.
+    #[error("the values have more than {READ_BYTES_MAX} bytes together; read fewer keys at once")]
+    ReadTooLong,
     /// The value to increment is not a decimal number of 64 bits, or would leave that range.
     #[error("the value is not a decimal number, or leaves the range of 64 bits")]
     NotANumber,
@@ -111,6 +114,7 @@ impl StoreError {
             Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
             | Self::WriteTooLong { .. }
+            | Self::ReadTooLong
             | Self::NotANumber => Code::BadRequest,
             Self::Closed => Code::Draining,
             Self::Full => Code::StoreFull,

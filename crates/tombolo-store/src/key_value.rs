@@ -15,6 +15,8 @@ pub const KEY_BYTES_MAX: usize = 1 << 10;
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// The most bytes of keys and values in one atomic write.
 pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// The most bytes of values that one read of several keys returns.
+pub const READ_BYTES_MAX: usize = 16 << 20;
 /// The most keys that one call of [`KeyValue::keys`] returns.
 pub const KEYS_MAX: usize = 1000;
 
@@ -74,11 +76,17 @@ impl KeyValue {
     /// The values of several keys, in their order, all of the same moment.
     ///
     /// # Errors
-    /// As [`KeyValue::get`].
+    /// As [`KeyValue::get`]; and when the values are longer than [`READ_BYTES_MAX`] together.
     pub fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let snapshot = self.shared.open()?.engine.snapshot()?;
+        let mut left = READ_BYTES_MAX;
         keys.iter()
-            .map(|key| snapshot.get(&self.key(key)?))
+            .map(|key| {
+                let value = snapshot.get(&self.key(key)?)?;
+                let bytes = value.as_ref().map_or(0, Bytes::len);
+                left = left.checked_sub(bytes).ok_or(StoreError::ReadTooLong)?;
+                Ok(value)
+            })
             .collect()
     }
 

@@ -14,6 +14,7 @@ mod store;
 
 pub use error::{OpenError, StoreError};
 pub use key_value::{
-    KEY_BYTES_MAX, KEYS_MAX, KeyValue, Swapped, VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write,
+    KEY_BYTES_MAX, KEYS_MAX, KeyValue, READ_BYTES_MAX, Swapped, VALUE_BYTES_MAX, WRITE_BYTES_MAX,
+    Write,
 };
 pub use store::Store;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -45,7 +46,12 @@ impl Store {
             path: folder.into(),
             source,
         };
-        fs::create_dir_all(folder).map_err(io)?;
+        // What functions keep is nobody else's to read.
+        let private = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder);
+        private.map_err(io)?;
         let lock = Lock::take(folder)?;
         let new = !has_format(folder)?;
         let engine = Engine::open(folder, new)?;

@@ -76,7 +76,7 @@ metrics! {
     HTTP_ACTIVE_REQUESTS = "http_server_active_requests", None, "Requests that are being answered now";
     HTTP_RESPONSES = "tombolo_http_responses", None, "Answers, by status";
     HTTP_CONNECTIONS = "tombolo_http_connections", None, "Open client connections";
-    HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because the listener was full";
+    HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because their client had as many as allowed";
     LOG_ENTRIES_EVICTED = "tombolo_log_entries_evicted", None, "Log entries that made room for newer ones";
     LOG_MEMORY = "tombolo_log_memory", BYTES, "Memory that kept log entries take";
     SPANS_DROPPED = "tombolo_spans_dropped", None, "Spans that were lost: the export queue was full or the collector did not take them";
