@@ -18,7 +18,10 @@ class IncomingHandler(exports.IncomingHandler):
     """Called once for each request."""
 
     def handle(self, request: IncomingRequest, response_out: ResponseOutparam) -> None:
-        text = greeting(urlsplit(request.path_with_query() or "/").path)
+        path = urlsplit(request.path_with_query() or "/").path
+        # `tombolo logs` shows it, with the request that it belongs to.
+        print(f"asked for {path}", flush=True)
+        text = greeting(path)
         headers = Fields.from_list([("content-type", b"text/plain; charset=utf-8")])
         response = OutgoingResponse(headers)
         if text is None:

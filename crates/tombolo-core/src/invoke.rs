@@ -53,6 +53,11 @@ pub struct CallContext {
     pub client: Option<IpAddr>,
 }
 
+/// An extension of a response that is still being made: when it must have ended. Whoever sends its body cuts it then,
+/// even when a client that reads nothing keeps the body from being polled.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerDeadline(pub Instant);
+
 /// More calls in a chain than this are taken for a loop.
 pub const HOPS_MAX: u8 = 16;
 

@@ -17,7 +17,7 @@ pub use budget::{Budget, Limit};
 pub use code::Code;
 pub use digest::Digest;
 pub use failure::{Blame, Failure};
-pub use invoke::{Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
+pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
 pub use name::{FunctionId, Name};
 pub use publish::{Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};

@@ -139,6 +139,13 @@ pub struct HttpConfig {
     /// Most connections at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
+    /// Most connections at once of one address (64 bits of an IPv6 one); raise it behind a proxy.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_client_max: u32,
+    /// How long the node goes on accepting while it says already that it is not ready, before it drains.
+    #[serde(with = "text::duration")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "0s", "x-maximum" = "1h"))]
+    pub drain_delay: Duration,
     /// Longest time that requests may take to end when the node stops.
     #[serde(with = "text::duration")]
     #[schemars(with = "DurationText", extend("x-minimum" = "0s", "x-maximum" = "1h"))]
@@ -159,6 +166,8 @@ impl Default for HttpConfig {
             body_idle_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             connections_max: 10_000,
+            connections_per_client_max: 1000,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             access_log: false,
         }

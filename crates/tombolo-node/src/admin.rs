@@ -36,8 +36,8 @@ impl AdminServer {
         Ok(Self { listener, address })
     }
 
-    /// Serves until the control's `shutdown`, then until the answers under way have ended, for at most `drain_timeout`.
-    pub(crate) async fn run(self, control: Arc<Control>, drain_timeout: Duration) {
+    /// Serves until the control's `shutdown`, then until the answers under way have ended or are `cut`.
+    pub(crate) async fn run(self, control: Arc<Control>, cut: CancellationToken) {
         let shutdown = control.shutdown.clone();
         let mut connections = JoinSet::new();
         loop {
@@ -58,7 +58,7 @@ impl AdminServer {
         }
         drop(self.listener);
         let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(drain_timeout, drained).await.is_err() {
+        if cut.run_until_cancelled(drained).await.is_none() {
             tracing::warn!("admin connections were cut");
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -43,6 +44,8 @@ pub enum DeployError {
         #[source]
         source: SecretError,
     },
+    #[error("function `{function}` is granted {folder}, which is no folder of this machine")]
+    Directory { function: Name, folder: PathBuf },
     #[error("function `{function}` cannot be loaded")]
     Load {
         function: Name,
@@ -67,6 +70,7 @@ impl DeployError {
         match self {
             Self::Folder { .. } | Self::ComponentRead { .. } => Code::Io,
             Self::ComponentMissing { .. } => Code::ComponentMissing,
+            Self::Directory { .. } => Code::NotFound,
             Self::Secret { source, .. } => source.code(),
             Self::Load { source, .. } => source.code(),
             Self::Routes(_) | Self::Reserved(_) | Self::Consume(_) => Code::ManifestValue,
@@ -91,6 +95,19 @@ struct Release {
     app: Arc<App>,
     functions: Vec<LoadedFunction>,
     queues: BTreeMap<QueueId, AppQueue>,
+    /// Functions of old releases that this one does not have, and since when.
+    leaving: Vec<(LoadedFunction, Instant)>,
+}
+
+/// Far longer than a thread takes from a route to its function.
+const LEAVING_TIME: Duration = Duration::from_secs(5);
+
+impl Release {
+    /// Every function that a request may be led to.
+    fn all(&self) -> Vec<LoadedFunction> {
+        let leaving = self.leaving.iter().map(|(function, _)| function);
+        self.functions.iter().chain(leaving).cloned().collect()
+    }
 }
 
 /// What events come and go by.
@@ -202,8 +219,8 @@ impl Apps {
         Ok(deployed)
     }
 
-    /// Swaps releases. Until the routes are swapped too, a request may still be led to a function
-    /// that the new release does not have; so these leave last.
+    /// Swaps releases. A request may have been led by the old routes to a function that the new release
+    /// does not have, and not have reached it yet; so these leave later.
     fn take_over(
         &self,
         app: Arc<App>,
@@ -216,23 +233,30 @@ impl Apps {
             .releases
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut both = functions.clone();
-        if let Some(old) = releases.get(&name) {
-            let gone = |old: &&LoadedFunction| functions.iter().all(|new| new.id() != old.id());
-            both.extend(old.functions.iter().filter(gone).cloned());
+        let mut leaving = Vec::new();
+        if let Some(old) = releases.remove(&name) {
+            let now = Instant::now();
+            leaving = old.leaving;
+            leaving.extend(old.functions.into_iter().map(|function| (function, now)));
+            leaving.retain(|(old, _)| functions.iter().all(|new| new.id() != old.id()));
         }
-        self.runtime.install(&name, both);
-        self.routes.send_replace(Arc::new(routes));
-        self.events.deliveries.consume(&name, consumers(&queues))?;
-        self.events.cron.schedule(&name, events::schedules(&app));
-        self.runtime.install(&name, functions.clone());
         let release = Release {
             app,
             functions,
             queues,
+            leaving,
         };
+        self.runtime.install(&name, release.all());
+        self.routes.send_replace(Arc::new(routes));
+        self.events
+            .cron
+            .schedule(&name, events::schedules(&release.app));
+        let consumed = self
+            .events
+            .deliveries
+            .consume(&name, consumers(&release.queues));
         releases.insert(name, release);
-        Ok(())
+        consumed
     }
 
     /// The queues of an app's present release that its next one does not have.
@@ -250,6 +274,23 @@ impl Apps {
     fn changes(&self) -> Vec<Changes> {
         let apps = self.list();
         apps.iter().flat_map(|app| events::changes(app)).collect()
+    }
+
+    /// Lets the functions go that no release has and no request can be on its way to. To be called now and then.
+    pub(crate) fn settle(&self) {
+        let mut releases = self
+            .releases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (name, release) in releases.iter_mut() {
+            let before = release.leaving.len();
+            release
+                .leaving
+                .retain(|(_, since)| since.elapsed() < LEAVING_TIME);
+            if release.leaving.len() < before {
+                self.runtime.install(name, release.all());
+            }
+        }
     }
 
     /// The routes of the node with this app's in place of those of its old release.
@@ -294,6 +335,14 @@ impl Apps {
                 path,
             });
         };
+        let directories = &function.grants.directories;
+        if let Some(missing) = directories.iter().find(|grant| !grant.host.is_dir()) {
+            let folder = missing.host.clone();
+            return Err(DeployError::Directory {
+                function: name,
+                folder,
+            });
+        }
         let spec = FunctionSpec {
             id: app.id(&name),
             component: read_component(&name, function)?,

@@ -4,7 +4,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tombolo_api::invocation::{ANSWERED, decode};
-use tombolo_core::header::{NODE, REQUEST_ID, TIER, TRACEPARENT};
+use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
 use tombolo_core::{Body, BodyError, Call, CallContext, Code, Failure, FunctionId};
 
 use crate::control::{Control, full};
@@ -30,15 +30,7 @@ pub(crate) async fn answer(
     let id = id.map_or_else(|| format!("{:032x}", trace.trace_id), str::to_owned);
     let id_value = HeaderValue::from_str(&id)
         .map_err(|_| refuse(Code::BadRequest, "the request id is not valid"))?;
-    let headers = request.headers_mut();
-    headers.insert(REQUEST_ID, id_value.clone());
-    for (name, value) in [
-        (NODE, control.node.name.as_str()),
-        (TIER, &control.node.tier),
-    ] {
-        // Names and tiers are words of lower-case letters.
-        headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
-    }
+    request.headers_mut().insert(REQUEST_ID, id_value.clone());
     let call = Call {
         function,
         request: request.map(|body| {

@@ -2,7 +2,7 @@
 //!
 //! [`Node::start`] builds everything and deploys the apps; [`Node::run`] serves until it is told to
 //! stop, and then drains in this order: readiness, HTTP listeners with schedules and deliveries,
-//! admin listener, functions, telemetry, store.
+//! functions, admin listener, telemetry, store. All but the last two have one deadline together.
 
 mod address;
 mod admin;
@@ -22,7 +22,7 @@ mod token;
 
 pub use app::AppSource;
 pub use deploy::{DeployError, Deployed};
-pub use node::{Node, NodeHandle, NodeOptions, RunError, StartError};
+pub use node::{Node, NodeHandle, NodeOptions, RunError, StartError, Stop};
 pub use secrets::SecretError;
 // The command line sees the runtime through the node alone.
-pub use tombolo_runtime::{CommandError, CommandSpec, run_command};
+pub use tombolo_runtime::{CommandError, CommandSpec, LoadError, run_command};

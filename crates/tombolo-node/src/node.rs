@@ -4,13 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tombolo_api::Address;
 use tombolo_core::header::{NODE, TIER};
 use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name};
@@ -108,10 +112,22 @@ pub struct Node {
     deliveries: Deliveries,
     cron: Cron,
     admin: AdminServer,
+    drain_delay: Duration,
     drain_timeout: Duration,
+    /// Cuts what a drain waits for, at its deadline or when it is told to.
+    cut: CancellationToken,
     control: Arc<Control>,
     /// Removed when the node is gone.
     address: AddressFile,
+}
+
+/// How a node that runs is told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Takes nothing new and finishes what runs, within the drain's time.
+    pub drain: CancellationToken,
+    /// Finishes nothing more. What was written is on disk all the same.
+    pub cut: CancellationToken,
 }
 
 /// What can be asked of a node while it runs; a clone is cheap and means the same node.
@@ -177,7 +193,11 @@ impl Node {
         let server = bind(&config)?;
         let admin = bind_admin(config.admin.listen).await?;
         let journal = store.journal();
-        let dispatcher = Arc::new(Dispatcher::new(runtime.clone()));
+        let dispatcher = Arc::new(Dispatcher::new(
+            runtime.clone(),
+            config.name.as_str(),
+            &config.tier.to_string(),
+        ));
         let dispatcher = Arc::new(Idempotent::new(dispatcher, journal.clone()));
         let weak: Weak<Idempotent> = Arc::downgrade(&dispatcher);
         runtime.connect(weak);
@@ -209,9 +229,12 @@ impl Node {
         };
         let token = Token::generate().map_err(StartError::Token)?;
         let address = write_address(&config, admin.address, &token)?;
+        let cut = CancellationToken::new();
+        let http =
+            server.map(|server| service(server, &config, &handle, &telemetry, dev, cut.clone()));
         Ok(Self {
             control: control(&config, &handle, &store, &telemetry, token, dev),
-            http: server.map(|server| service(server, &config, &handle, &telemetry, dev)),
+            http,
             handle,
             store,
             telemetry,
@@ -219,7 +242,9 @@ impl Node {
             deliveries,
             cron,
             admin,
+            drain_delay: config.http.drain_delay,
             drain_timeout: config.http.drain_timeout,
+            cut,
             address,
         })
     }
@@ -234,11 +259,11 @@ impl Node {
         &self.telemetry
     }
 
-    /// Serves until `shutdown`, then drains. What was accepted is answered, what was written is on disk.
+    /// Serves until told to stop, then drains. What was accepted is answered, what was written is on disk.
     ///
     /// # Errors
     /// A part of the node failed; everything else was drained all the same.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+    pub async fn run(self, stop: Stop) -> Result<(), RunError> {
         let Self {
             handle,
             store,
@@ -248,29 +273,32 @@ impl Node {
             deliveries,
             cron,
             admin,
+            drain_delay,
             drain_timeout,
+            cut,
             control,
             address,
         } = self;
         let stop_http = CancellationToken::new();
         let stop_telemetry = CancellationToken::new();
         control.ready.store(true, Ordering::Release);
-        let telemetry_task = tokio::spawn(telemetry_service.run(stop_telemetry.clone()));
-        let admin_task = tokio::spawn(admin.run(control.clone(), drain_timeout));
-        let deliveries_task = tokio::spawn(deliveries.run(stop_http.clone()));
-        let cron_task = tokio::spawn(cron.run(stop_http.clone()));
+        let telemetry_task = spawn(telemetry_service.run(stop_telemetry.clone()));
+        let admin_task = spawn(admin.run(control.clone(), cut.clone()));
+        let deliveries_task = spawn(deliveries.run(stop_http.clone()));
+        let cron_task = spawn(cron.run(stop_http.clone()));
         let resting = rest(handle.apps.clone());
-        let resting = tokio::spawn(stop_http.clone().run_until_cancelled_owned(resting));
+        let resting = spawn(stop_http.clone().run_until_cancelled_owned(resting));
         let serving = serve(http, stop_http.clone());
         tokio::pin!(serving);
         tracing::info!(http = ?handle.http_addrs(), admin = %handle.admin_addr(), "node ready");
 
-        let early = tokio::select! {
-            () = shutdown.cancelled() => None,
-            ended = &mut serving => Some(ended),
-        };
-        tracing::info!("node drains");
-        control.ready.store(false, Ordering::Release);
+        let early = told_to_stop(&stop, &control.ready, drain_delay, serving.as_mut()).await;
+        let cutting = cut_at(
+            Instant::now() + drain_timeout,
+            stop.cut.clone(),
+            cut.clone(),
+        );
+        let cutting = spawn(cutting);
         stop_http.cancel();
         let http_ended = match early {
             Some(ended) => ended,
@@ -278,22 +306,66 @@ impl Node {
         };
         let rest_ended = resting.await;
         let cron_ended = cron_task.await;
-        let deliveries_ended = deliveries_task.await;
+        let deliveries_ended = cut.run_until_cancelled(deliveries_task).await;
         control.shutdown.cancel();
         let admin_ended = admin_task.await;
-        handle.apps.runtime.drain().await;
+        // Again, for what came by the API, or all of it where there is no listener.
+        let drained = handle.apps.runtime.drain();
+        if cut.run_until_cancelled(drained).await.is_none() {
+            tracing::warn!("functions that were at work after their answers were cut");
+        }
+        drop(cutting);
         stop_telemetry.cancel();
-        let telemetry_ended = telemetry_task.await;
+        let telemetry_ended = stop.cut.run_until_cancelled(telemetry_task).await;
         store.close().await;
         drop(address);
         http_ended?;
         rest_ended?;
         cron_ended?;
-        deliveries_ended?;
+        deliveries_ended.transpose()?;
         admin_ended?;
-        telemetry_ended?;
+        telemetry_ended.transpose()?;
         Ok(())
     }
+}
+
+/// Waits until the node is told to stop, and on while the world is told that it is not ready. Not empty when the
+/// listeners ended before.
+async fn told_to_stop<T>(
+    stop: &Stop,
+    ready: &AtomicBool,
+    drain_delay: Duration,
+    mut serving: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let early = tokio::select! {
+        () = stop.drain.cancelled() => None,
+        () = stop.cut.cancelled() => None,
+        ended = &mut serving => Some(ended),
+    };
+    tracing::info!("node drains");
+    ready.store(false, Ordering::Release);
+    if early.is_some() || drain_delay.is_zero() {
+        return early;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(drain_delay) => None,
+        () = stop.cut.cancelled() => None,
+        ended = serving => Some(ended),
+    }
+}
+
+/// A task of the node, which ends with the node.
+fn spawn<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+/// Cuts what is still drained at the deadline, or as soon as it is told to.
+async fn cut_at(deadline: Instant, told: CancellationToken, cut: CancellationToken) {
+    // Either way.
+    let _ = tokio::time::timeout_at(deadline, told.cancelled()).await;
+    cut.cancel();
 }
 
 /// Runs the HTTP listeners, which have threads of their own; without any, waits.
@@ -307,15 +379,25 @@ async fn serve(http: Option<HttpService>, stop: CancellationToken) -> Result<(),
     }
 }
 
-/// How often functions are looked at for whether they rest.
+/// How often functions are looked at for whether they rest, or can leave.
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lets functions that are not used go from memory.
 async fn rest(apps: Arc<Apps>) {
     loop {
         tokio::time::sleep(REST_INTERVAL).await;
+        apps.settle();
         apps.runtime.rest();
     }
+}
+
+/// The key of compiled code: the service manager's credential `code.key`, which a stranger with the
+/// store's disk does not have, or else a file of the store.
+fn code_key(store: &Path) -> PathBuf {
+    let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .map(|folder| Path::new(&folder).join("code.key"))
+        .filter(|file| file.is_file());
+    credential.unwrap_or_else(|| store.join("code.key"))
 }
 
 /// Opens the store and starts the runtime, both of which block.
@@ -330,6 +412,7 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
         ..
     } = config.runtime;
     let options = RuntimeOptions {
+        code_key: code_key(&folder),
         folder: folder.clone(),
         threads: cores(config),
         concurrency,
@@ -427,7 +510,9 @@ fn service(
     handle: &NodeHandle,
     telemetry: &Telemetry,
     dev: bool,
+    cut: CancellationToken,
 ) -> HttpService {
+    let runtime = handle.apps.runtime.clone();
     HttpService {
         server,
         routes: handle.apps.routes(),
@@ -437,6 +522,8 @@ fn service(
         tier: config.tier,
         verbose: dev,
         cores: cores(config),
+        cut,
+        afterwards: Box::pin(async move { runtime.drain().await }),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Response, header};
@@ -11,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
-use tombolo_core::{Blame, Body, BodyError, Code, Failure, Limit};
+use tombolo_core::{AnswerDeadline, Blame, Body, BodyError, Code, Failure, Limit};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::egress::into_body_error;
@@ -78,8 +79,9 @@ impl Answer {
         afterwards: TaskTracker,
     ) -> Result<Response<Body>, Failure> {
         let left_bytes = guest.account.meter.budget().response_bytes;
+        let deadline = guest.account.meter.deadline();
         guest.account.answered(response.status());
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let declared = parts
             .headers
             .get(header::CONTENT_LENGTH)
@@ -98,6 +100,7 @@ impl Answer {
         if let Some(whole) = poll_fn(|context| Poll::Ready(answer.whole(context))).await? {
             return Ok(Response::from_parts(parts, whole));
         }
+        parts.extensions.insert(AnswerDeadline(deadline));
         Ok(Response::from_parts(parts, answer.boxed_unsync()))
     }
 
@@ -205,6 +208,18 @@ impl Answer {
             // Its failure is in its account and its log.
             let _ = poll_fn(|context| guest.poll(context)).await;
         });
+    }
+}
+
+impl Drop for Answer {
+    /// A client that read nothing until the deadline has not left: the invocation took too long.
+    fn drop(&mut self) {
+        if let Some(mut guest) = self.guest.take()
+            && !guest.is_done()
+            && guest.account.meter.deadline() <= Instant::now()
+        {
+            guest.stop(Limit::Wall);
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
 
 use tombolo_core::Digest;
 use wasmtime::Engine;
@@ -19,6 +21,17 @@ use wasmtime::component::Component;
 pub(crate) struct CodeCache {
     folder: PathBuf,
     key: [u8; 32],
+    stored: Mutex<Vec<Weak<Stored>>>,
+    /// Held while code is compiled that a request was waiting for: one at a time.
+    pub(crate) recompiling: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A component in the cache. Its files stay for as long as anyone has this.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) digest: Digest,
+    source_name: String,
+    code_name: String,
 }
 
 /// Why compiled code is not to be had.
@@ -58,45 +71,117 @@ impl CodeCache {
         Ok(Self {
             folder: folder.into(),
             key,
+            stored: Mutex::default(),
+            recompiling: Arc::default(),
         })
     }
 
     /// Keeps the component itself, so that it can be compiled again without its first file.
-    pub(crate) fn keep_source(&self, component: &[u8]) -> Result<Digest, CodeError> {
+    pub(crate) fn keep_source(
+        &self,
+        engine: &Engine,
+        component: &[u8],
+    ) -> Result<Arc<Stored>, CodeError> {
         let digest = Digest::of(component);
-        let path = self.source_path(digest);
-        if !path.exists() {
+        let stored = Arc::new(Stored {
+            digest,
+            source_name: format!("{}.wasm", digest.hex()),
+            code_name: code_name(engine, digest),
+        });
+        self.stored().push(Arc::downgrade(&stored));
+        let path = self.folder.join(&stored.source_name);
+        // What is there may be damaged: it is replaced.
+        if !fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == digest) {
             write_whole(&path, &[component])?;
         }
-        Ok(digest)
+        Ok(stored)
+    }
+
+    fn stored(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Stored>>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The compiled component, mapped from disk when it is there and genuine, else compiled now.
     /// Blocks for as long as compiling takes.
-    pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> Result<Component, CodeError> {
-        let name = self.name(engine, digest);
-        let path = self.folder.join(&name);
-        match self.map(engine, &name, &path) {
-            Ok(Some(component)) => return Ok(component),
-            Ok(None) => {}
-            Err(reason) => tracing::error!(
-                security = true,
-                file = %path.display(),
-                reason,
-                "compiled code was refused and is compiled again"
-            ),
+    pub(crate) fn load(&self, engine: &Engine, stored: &Stored) -> Result<Component, CodeError> {
+        match self.map(engine, stored) {
+            Some(component) => Ok(component),
+            None => self.compile(engine, stored),
         }
-        let source = fs::read(self.source_path(digest)).map_err(|_| CodeError::Source(digest))?;
+    }
+
+    /// The compiled component from disk, when it is there and genuine. What is not is thrown away.
+    pub(crate) fn map(&self, engine: &Engine, stored: &Stored) -> Option<Component> {
+        let path = self.folder.join(&stored.code_name);
+        self.read(engine, &stored.code_name, &path)
+            .unwrap_or_else(|reason| {
+                tracing::error!(
+                    security = true,
+                    file = %path.display(),
+                    reason,
+                    "compiled code was refused and is compiled again"
+                );
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::warn!(file = %path.display(), %error, "refused code cannot be removed");
+                }
+                None
+            })
+    }
+
+    /// Compiles the component and keeps the code, where there is room for it.
+    pub(crate) fn compile(&self, engine: &Engine, stored: &Stored) -> Result<Component, CodeError> {
+        let digest = stored.digest;
+        let source = fs::read(self.folder.join(&stored.source_name))
+            .map_err(|_| CodeError::Source(digest))?;
         if Digest::of(&source) != digest {
             return Err(CodeError::Source(digest));
         }
         let component = Component::from_binary(engine, &source).map_err(CodeError::Compile)?;
         let code = component.serialize().map_err(CodeError::Compile)?;
-        write_whole(&path, &[&code, self.mac(&name, &code).as_bytes()])?;
+        let path = self.folder.join(&stored.code_name);
+        let mac = self.mac(&stored.code_name, &code);
+        if let Err(error) = write_whole(&path, &[&code, mac.as_bytes()]) {
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, reason, "compiled code cannot be kept and will be compiled again");
+        }
         Ok(component)
     }
 
-    fn map(
+    /// Deletes what no function needs and was not written lately, until the rest is within the bound.
+    /// Some of it stays, for a release that is taken back and for apps that are not deployed yet.
+    pub(crate) fn sweep(&self, unneeded_bytes_max: u64) {
+        let mut stored = self.stored();
+        stored.retain(|stored| stored.strong_count() > 0);
+        let needed: Vec<Arc<Stored>> = stored.iter().filter_map(Weak::upgrade).collect();
+        drop(stored);
+        let is_needed = |name: &std::ffi::OsStr| {
+            let is = |kept: &str| name == kept;
+            let mut needed = needed.iter();
+            needed.any(|stored| is(&stored.source_name) || is(&stored.code_name))
+        };
+        let mut unneeded: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| !is_needed(&entry.file_name()))
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+            })
+            .collect();
+        unneeded.sort_unstable_by(|one, other| other.cmp(one));
+        let mut bytes = 0_u64;
+        for (_, length, path) in unneeded {
+            bytes = bytes.saturating_add(length);
+            if bytes > unneeded_bytes_max
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::warn!(file = %path.display(), %error, "an old file of the code cache cannot be removed");
+            }
+        }
+    }
+
+    fn read(
         &self,
         engine: &Engine,
         name: &str,
@@ -132,31 +217,27 @@ impl CodeCache {
         mac.update(code);
         mac.finalize()
     }
+}
 
-    /// The file name says what the code was made from, by which version and with which settings.
-    fn name(&self, engine: &Engine, digest: Digest) -> String {
-        struct Settings(blake3::Hasher);
-        impl Hasher for Settings {
-            fn write(&mut self, bytes: &[u8]) {
-                self.0.update(bytes);
-            }
-            fn finish(&self) -> u64 {
-                0
-            }
+/// The file name says what the code was made from, by which version and with which settings.
+fn code_name(engine: &Engine, digest: Digest) -> String {
+    struct Settings(blake3::Hasher);
+    impl Hasher for Settings {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
         }
-        let mut settings = Settings(blake3::Hasher::new());
-        engine.precompile_compatibility_hash().hash(&mut settings);
-        let settings = settings.0.finalize().to_hex();
-        format!(
-            "{}-{}.cwasm",
-            digest.hex(),
-            settings.as_str().get(..16).unwrap_or_default()
-        )
+        fn finish(&self) -> u64 {
+            0
+        }
     }
-
-    fn source_path(&self, digest: Digest) -> PathBuf {
-        self.folder.join(format!("{}.wasm", digest.hex()))
-    }
+    let mut settings = Settings(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    let settings = settings.0.finalize().to_hex();
+    format!(
+        "{}-{}.cwasm",
+        digest.hex(),
+        settings.as_str().get(..16).unwrap_or_default()
+    )
 }
 
 #[expect(
@@ -239,62 +320,82 @@ mod tests {
     fn a_flipped_bit_or_a_swapped_file_is_refused_and_compiled_again() {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
-        let digest = cache(folder.path()).keep_source(&empty()).unwrap();
-        cache(folder.path()).load(&engine, digest).unwrap();
-        let [path] = files(&folder.path().join("code"), "cwasm")
-            .try_into()
-            .unwrap();
+        let cache = cache(folder.path());
+        let stored = cache.keep_source(&engine, &empty()).unwrap();
+        cache.load(&engine, &stored).unwrap();
+        let [path] = files(&cache.folder, "cwasm").try_into().unwrap();
         let good = fs::read(&path).unwrap();
-        let name = path.file_name().unwrap().to_str().unwrap().to_string();
         for position in [0, good.len() / 2, good.len() - 1] {
             let mut bad = good.clone();
             bad[position] ^= 1;
             fs::write(&path, &bad).unwrap();
-            assert!(
-                cache(folder.path()).map(&engine, &name, &path).is_err(),
-                "bit in byte {position}"
-            );
-            cache(folder.path()).load(&engine, digest).unwrap();
+            let read = cache.read(&engine, &stored.code_name, &path);
+            assert!(read.is_err(), "bit in byte {position}");
+            cache.load(&engine, &stored).unwrap();
             assert_eq!(fs::read(&path).unwrap(), good, "it was not made again");
         }
         let renamed = path.with_file_name("other.cwasm");
         fs::copy(&path, &renamed).unwrap();
-        assert!(
-            cache(folder.path())
-                .map(&engine, "other.cwasm", &renamed)
-                .is_err()
-        );
+        assert!(cache.read(&engine, "other.cwasm", &renamed).is_err());
         fs::write(&path, b"short").unwrap();
-        assert!(cache(folder.path()).map(&engine, &name, &path).is_err());
+        assert!(cache.read(&engine, &stored.code_name, &path).is_err());
     }
 
     #[test]
     fn code_of_another_node_is_refused() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let engine = Engine::default();
-        let digest = cache(ours.path()).keep_source(&empty()).unwrap();
-        cache(ours.path()).load(&engine, digest).unwrap();
-        let [path] = files(&ours.path().join("code"), "cwasm")
-            .try_into()
-            .unwrap();
-        let name = path.file_name().unwrap().to_str().unwrap();
+        let ours = cache(ours.path());
+        let stored = ours.keep_source(&engine, &empty()).unwrap();
+        ours.load(&engine, &stored).unwrap();
+        let [path] = files(&ours.folder, "cwasm").try_into().unwrap();
         let foreign = cache(theirs.path());
-        assert!(foreign.map(&engine, name, &path).is_err());
+        assert!(foreign.read(&engine, &stored.code_name, &path).is_err());
     }
 
     #[test]
-    fn a_damaged_component_is_never_compiled() {
+    fn a_damaged_component_is_never_compiled_and_is_replaced_by_the_next_deployment() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = cache(folder.path());
-        let digest = cache.keep_source(&empty()).unwrap();
-        fs::write(
-            cache.source_path(digest),
-            wat::parse_str("(component (core module))").unwrap(),
-        )
-        .unwrap();
+        let (engine, cache) = (Engine::default(), cache(folder.path()));
+        let stored = cache.keep_source(&engine, &empty()).unwrap();
+        let other = wat::parse_str("(component (core module))").unwrap();
+        fs::write(cache.folder.join(&stored.source_name), other).unwrap();
         assert!(matches!(
-            cache.load(&Engine::default(), digest),
+            cache.load(&engine, &stored),
             Err(CodeError::Source(_))
         ));
+        let stored = cache.keep_source(&engine, &empty()).unwrap();
+        assert!(cache.load(&engine, &stored).is_ok());
+    }
+
+    #[test]
+    fn code_that_cannot_be_kept_is_had_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, cache) = (Engine::default(), cache(folder.path()));
+        let stored = cache.keep_source(&engine, &empty()).unwrap();
+        // A folder in the place of the file, which not even root can write over.
+        fs::create_dir_all(cache.folder.join(&stored.code_name).join("in the way")).unwrap();
+        assert!(cache.load(&engine, &stored).is_ok());
+    }
+
+    #[test]
+    fn what_no_function_needs_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, cache) = (Engine::default(), cache(folder.path()));
+        let keep = |text: &str| {
+            let binary = wat::parse_str(text).unwrap();
+            let stored = cache.keep_source(&engine, &binary).unwrap();
+            cache.load(&engine, &stored).unwrap();
+            stored
+        };
+        let needed = keep("(component)");
+        drop(keep("(component (core module))"));
+        cache.sweep(u64::MAX);
+        assert_eq!(files(&cache.folder, "cwasm").len(), 2);
+        cache.sweep(0);
+        let names = [&needed.source_name, &needed.code_name];
+        let left = fs::read_dir(&cache.folder).unwrap().count();
+        assert_eq!(left, names.len());
+        assert!(names.iter().all(|name| cache.folder.join(name).exists()));
     }
 }

@@ -19,9 +19,9 @@ use crate::engine::{Allocation, EngineError, EngineKind, Engines};
 use crate::failure;
 use crate::function::{grant_directories, grant_sockets};
 use crate::imports::{self, LoadError};
+use crate::memory::{Memory, NodeMemory};
 use crate::meter::Meter;
 use crate::publishing::Publishing;
-use crate::state::Memory;
 use crate::ticker::Ticker;
 use crate::world::{Outline, World};
 
@@ -48,6 +48,8 @@ pub enum CommandError {
     Engine(#[from] EngineError),
     #[error("the program is a function, not a command; `tombolo serve` serves it")]
     Function,
+    #[error("the module exports no `_start`, with which a command of WASI preview 1 begins")]
+    NoStart,
     #[error("the epoch thread cannot start")]
     Thread(#[source] std::io::Error),
     #[error("the program cannot be set up: {0:#}")]
@@ -62,7 +64,7 @@ impl CommandError {
         match self {
             Self::Load(error) => error.code(),
             Self::Engine(_) | Self::Thread(_) => Code::HostError,
-            Self::Function => Code::HandlerMissing,
+            Self::Function | Self::NoStart => Code::HandlerMissing,
             Self::SetUp(_) => Code::ComponentInvalid,
             Self::Failed(failure) => failure.code,
         }
@@ -161,6 +163,11 @@ fn wasi(spec: &CommandSpec) -> Result<WasiCtxBuilder, CommandError> {
     Ok(wasi)
 }
 
+/// A command has the machine to itself: only its own budget bounds its memory.
+fn memory(meter: &Arc<Meter>) -> Memory {
+    Memory::new(Arc::clone(meter), Arc::new(NodeMemory::new(u64::MAX)))
+}
+
 fn watch<T>(store: &mut Store<T>, meter: &Arc<Meter>) {
     let meter = Arc::clone(meter);
     store.set_epoch_deadline(1);
@@ -177,10 +184,13 @@ async fn run_module(
     meter: Arc<Meter>,
 ) -> Result<Result<(), wasmtime::Error>, CommandError> {
     let module = Module::from_binary(engine, binary).map_err(CommandError::SetUp)?;
+    if module.get_export("_start").is_none() {
+        return Err(CommandError::NoStart);
+    }
     let mut linker: wasmtime::Linker<(WasiP1Ctx, Memory)> = wasmtime::Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.0)
         .map_err(CommandError::SetUp)?;
-    let memory = Memory::new(Arc::clone(&meter));
+    let memory = memory(&meter);
     let mut store = Store::new(engine, (wasi(spec)?.build_p1(), memory));
     store.limiter(|state| &mut state.1);
     watch(&mut store, &meter);
@@ -210,7 +220,7 @@ async fn run_component(
         http: WasiHttpCtx::new(),
         table: ResourceTable::new(),
         egress: egress(spec, &meter)?,
-        memory: Memory::new(Arc::clone(&meter)),
+        memory: memory(&meter),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
@@ -292,8 +302,9 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
         caller,
         callers: BTreeMap::new(),
         grants: Arc::new(grants),
-        http: Client::new(Arc::new(Machine)),
+        http: Client::new(Arc::new(Machine::new())),
         dispatcher: None,
         publishing: Publishing::default(),
+        log: None,
     })
 }

@@ -1,14 +1,16 @@
 //! Concurrent isolation: instances of 0.3 components that serve several invocations at once, kept per core.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{FutureExt as _, OptionFuture, Shared as SharedFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot};
-use tombolo_core::{Budget, Failure};
+use tombolo_core::{Blame, Budget, Code, Failure, Limit};
 use wasmtime::Store;
 use wasmtime::component::Accessor;
 use wasmtime_wasi_http::p3::bindings::Service;
@@ -29,23 +31,29 @@ const AT_ONCE_MAX: usize = 16;
 /// Longer than any instance lives.
 const INSTANCE_WALL: Duration = Duration::from_secs(1 << 30);
 
-/// The reused instances of one function: a shard for each serving thread, so that they stay on their core.
-pub(crate) struct Shards(Box<[Mutex<Vec<Worker>>]>);
+/// The reused instances of one function: a shard for each thread with a runtime of its own, so that they
+/// stay on their core, and one for the threads of the runtime that moves its tasks between cores.
+pub(crate) struct Shards {
+    shards: Box<[Mutex<Vec<Worker>>]>,
+    /// Set when a new release has taken the function's place: nothing is kept any more.
+    retired: AtomicBool,
+}
 
 /// An instance that takes jobs.
-#[derive(Clone)]
 struct Worker {
     jobs: mpsc::Sender<Job>,
     taken: Arc<AtomicUsize>,
     served: usize,
-    /// What ended the instance, for those whose invocations it took along.
-    broken: Arc<OnceLock<Failure>>,
+    broken: Broken,
 }
+
+/// What ended the instance, for those whose invocations it took along; known once it is gone.
+type Broken = SharedFuture<oneshot::Receiver<Failure>>;
 
 struct Job {
     begin: Begin,
     done: oneshot::Sender<Result<Duration, Failure>>,
-    taken: Taken,
+    taken: Option<Taken>,
 }
 
 /// One of the places of a worker.
@@ -57,101 +65,161 @@ impl Drop for Taken {
     }
 }
 
+impl Worker {
+    fn is_usable(&self) -> bool {
+        !self.jobs.is_closed() && self.served < REUSE_MAX as usize
+    }
+
+    /// Gives the instance a job in one of its places; the job comes back when it has ended meanwhile.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the job goes on to another instance; a box would cost every request"
+    )]
+    fn give(&mut self, mut job: Job) -> Result<Broken, Job> {
+        self.taken.fetch_add(1, Relaxed);
+        job.taken = Some(Taken(Arc::clone(&self.taken)));
+        match self.jobs.try_send(job) {
+            Ok(()) => {
+                self.served += 1;
+                Ok(self.broken.clone())
+            }
+            Err(error) => Err(error.into_inner()),
+        }
+    }
+}
+
 impl Shards {
     pub(crate) fn new(threads: usize) -> Self {
-        Self((0..threads.max(1)).map(|_| Mutex::default()).collect())
+        Self {
+            shards: (0..=threads).map(|_| Mutex::default()).collect(),
+            retired: AtomicBool::new(false),
+        }
     }
 
     /// The shard of the calling thread.
     fn mine(&self) -> Option<MutexGuard<'_, Vec<Worker>>> {
-        let shard = self.0.get(thread_number() % self.0.len())?;
-        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
+        let (shared, own) = self.shards.split_first()?;
+        let number = thread_number().zip(NonZero::new(own.len()));
+        let shard = number.and_then(|(number, length)| own.get(number % length));
+        Some(lock(shard.unwrap_or(shared)))
+    }
+
+    /// Gives the job to an instance of this thread that has a place; the job comes back when none has.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the job goes on to another instance; a box would cost every request"
+    )]
+    fn give(&self, job: Job) -> Result<Broken, Job> {
+        let Some(mut workers) = self.mine() else {
+            return Err(job);
+        };
+        workers.retain(Worker::is_usable);
+        let has_place = |worker: &&mut Worker| worker.taken.load(Relaxed) < AT_ONCE_MAX;
+        match workers.iter_mut().find(has_place) {
+            Some(worker) => worker.give(job),
+            None => Err(job),
+        }
+    }
+
+    /// Keeps an instance for more jobs. One that is not kept ends after those it has.
+    fn keep(&self, worker: Worker) {
+        if let Some(mut workers) = self.mine()
+            && !self.retired.load(Relaxed)
+        {
+            workers.push(worker);
+        }
     }
 
     /// Lets every instance end after what it serves now.
     pub(crate) fn clear(&self) {
-        for shard in &self.0 {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for shard in &self.shards {
+            lock(shard).clear();
         }
     }
 
+    /// Keeps no instance from now on.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+        self.clear();
+    }
+
+    /// Lets one instance end that serves nothing now; false when there is none.
+    pub(crate) fn give_way(&self) -> bool {
+        self.shards.iter().any(|shard| {
+            let mut workers = lock(shard);
+            let resting = |worker: &Worker| worker.taken.load(Relaxed) == 0;
+            let found = workers.iter().position(resting);
+            found.map(|at| workers.swap_remove(at)).is_some()
+        })
+    }
+
     pub(crate) fn instances(&self) -> usize {
-        self.0
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        let usable = |shard| {
+            lock(shard)
+                .iter()
+                .filter(|worker| worker.is_usable())
+                .count()
+        };
+        self.shards.iter().map(usable).sum()
     }
 }
 
-/// A small number for each thread, given in the order in which threads ask.
-fn thread_number() -> usize {
+fn lock(shard: &Mutex<Vec<Worker>>) -> MutexGuard<'_, Vec<Worker>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A small number for each thread that drives a runtime of its own, given in the order in which they
+/// ask; `None` on the threads of a runtime that moves its tasks.
+fn thread_number() -> Option<usize> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+        static NUMBER: Cell<Option<Option<usize>>> = const { Cell::new(None) };
     }
     NUMBER.get().unwrap_or_else(|| {
-        let number = NEXT.fetch_add(1, Relaxed);
+        let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+        let own = matches!(flavor, Ok(RuntimeFlavor::CurrentThread));
+        let number = own.then(|| NEXT.fetch_add(1, Relaxed));
         NUMBER.set(Some(number));
         number
     })
 }
 
 /// Gives the request to an instance of this thread that has a place, or to a new one.
-pub(crate) async fn submit(
+pub(crate) fn submit(
     shared: &Arc<Shared>,
     function: &Arc<Function>,
     code: &Arc<Pre>,
     begin: Begin,
 ) -> Result<Run, Failure> {
     let (done, finished) = oneshot::channel();
-    let caller = begin.caller.clone();
-    let give = |workers: &mut Vec<Worker>, begin, done| {
-        workers.retain(|worker| !worker.jobs.is_closed() && worker.served < REUSE_MAX as usize);
-        let worker = workers
-            .iter_mut()
-            .find(|worker| worker.taken.load(Relaxed) < AT_ONCE_MAX)?;
-        worker.taken.fetch_add(1, Relaxed);
-        worker.served += 1;
-        let taken = Taken(Arc::clone(&worker.taken));
-        worker.jobs.try_send(Job { begin, done, taken }).ok()?;
-        Some(Arc::clone(&worker.broken))
+    let job = Job {
+        begin,
+        done,
+        taken: None,
     };
-    let busy = || {
-        Failure::new(
-            tombolo_core::Code::Busy,
-            tombolo_core::Blame::Host,
-            "an instance ended meanwhile",
-        )
-        .retry_after(Duration::from_secs(1))
-    };
-    let has_place = function.concurrent.mine().is_some_and(|workers| {
-        let usable =
-            |worker: &Worker| !worker.jobs.is_closed() && worker.served < REUSE_MAX as usize;
-        workers
-            .iter()
-            .any(|worker| usable(worker) && worker.taken.load(Relaxed) < AT_ONCE_MAX)
-    });
-    if !has_place {
-        let worker = start(shared, function, code, caller)?;
-        if let Some(mut workers) = function.concurrent.mine() {
-            workers.push(worker);
+    let broken = match function.concurrent.give(job) {
+        Ok(broken) => broken,
+        Err(job) => {
+            let mut worker = start(shared, function, code, job.begin.caller.clone())?;
+            let broken = worker.give(job).map_err(|_| ended_meanwhile())?;
+            function.concurrent.keep(worker);
+            broken
         }
-    }
-    let given = function
-        .concurrent
-        .mine()
-        .and_then(|mut workers| give(&mut workers, begin, done));
-    let broken = given.ok_or_else(busy)?;
+    };
     Ok(Box::pin(async move {
         match finished.await {
             Ok(Ok(cpu)) => Ok(Ended::Shared { cpu }),
             Ok(Err(failure)) => Err(wasmtime::Error::new(failure)),
-            Err(_) => Err(match broken.get() {
-                Some(failure) => wasmtime::Error::new(failure.clone()),
-                None => wasmtime::format_err!("the instance ended before the invocation"),
-            }),
+            Err(_) => Err(wasmtime::Error::new(
+                broken.await.unwrap_or_else(|_| ended_meanwhile()),
+            )),
         }
     }))
+}
+
+fn ended_meanwhile() -> Failure {
+    let detail = "the instance ended before the invocation";
+    Failure::new(Code::Busy, Blame::Host, detail).retry_after(Duration::from_secs(1))
 }
 
 fn start(
@@ -173,46 +241,46 @@ fn start(
     let state = fresh_state(shared, function, &meter, caller, log)?;
     let store = state.into_store(&function.engine);
     let (jobs, receiver) = mpsc::channel(AT_ONCE_MAX);
-    let code = Arc::clone(code);
-    let broken = Arc::new(OnceLock::new());
-    let breaking = Arc::clone(&broken);
+    let (breaking, broken) = oneshot::channel();
+    let (starting, code) = (Arc::clone(shared), Arc::clone(code));
     shared.afterwards.spawn(async move {
-        let work = work(store, code, receiver, &meter, &breaking);
+        let work = work(starting, store, &code, receiver, &meter);
         let mut work = std::pin::pin!(work);
-        std::future::poll_fn(|context| meter.poll(|| work.as_mut().poll(context))).await;
+        let ended = std::future::poll_fn(|context| meter.poll(|| work.as_mut().poll(context)));
+        if let Err(failure) = ended.await {
+            // Nobody waits when no invocation was under way.
+            let _ = breaking.send(failure);
+        }
     });
     Ok(Worker {
         jobs,
         taken: Arc::default(),
         served: 0,
-        broken,
+        broken: broken.shared(),
     })
 }
 
-/// The life of one instance: it takes jobs until nobody sends any, or until one of them breaks it.
+/// The life of one instance: it takes jobs until nobody sends any, until one of them breaks it, or until
+/// one is given up, whose guest cannot be stopped alone.
 async fn work(
+    shared: Arc<Shared>,
     store: Store<State>,
-    code: Arc<Pre>,
+    code: &Pre,
     mut jobs: mpsc::Receiver<Job>,
     meter: &Meter,
-    broken: &OnceLock<Failure>,
-) {
-    let instance = match code.instantiate(store).await {
-        Ok(instance) => into_concurrent(instance),
-        Err(error) => {
-            let _ = broken.set(failure::of_guest(&error, meter));
-            return;
-        }
-    };
-    let Some((mut store, service)) = instance else {
-        return;
+) -> Result<(), Failure> {
+    let of_guest = |error: &wasmtime::Error| failure::of_guest(error, meter);
+    let instantiated = code.instantiate(&shared, store).await;
+    // An instance that waits for jobs keeps nothing else alive.
+    drop(shared);
+    let instance = instantiated.map_err(|error| of_guest(&error))?;
+    let Some((mut store, service)) = into_concurrent(instance) else {
+        return Ok(());
     };
     let serve =
         async |accessor: &Accessor<State>| serve_jobs(accessor, &service, &mut jobs, meter).await;
-    // Those whose invocations end with the instance run on this very thread: they look after this.
-    if let Err(error) = store.run_concurrent(serve).await.flatten() {
-        let _ = broken.set(failure::of_guest(&error, meter));
-    }
+    let served = store.run_concurrent(serve).await.flatten();
+    served.map_err(|error| of_guest(&error))
 }
 
 async fn serve_jobs(
@@ -221,23 +289,41 @@ async fn serve_jobs(
     jobs: &mut mpsc::Receiver<Job>,
     meter: &Meter,
 ) -> wasmtime::Result<()> {
+    let wall = accessor.with(|mut access| access.data_mut().function.limits.budget.wall);
     let mut running = FuturesUnordered::new();
-    loop {
+    let mut taking = true;
+    // Once nothing new comes in, those that run have the longest time that any of them may have.
+    let mut last = None;
+    let until = || Box::pin(tokio::time::sleep(wall));
+    while taking || !running.is_empty() {
+        // Every branch is cancel safe: none holds anything between two polls that is lost with it.
         tokio::select! {
-            job = jobs.recv() => match job {
-                Some(job) => {
+            job = jobs.recv(), if taking => if let Some(job) = job {
+                if !job.done.is_closed() {
                     meter.begin_share();
                     begin_log(accessor, &job.begin.caller, running.is_empty());
                     running.push(serve_job(accessor, service, job, meter));
                 }
-                None if running.is_empty() => return Ok(()),
-                None => {
-                    if let Some(result) = running.next().await { result?; }
-                }
+            } else {
+                taking = false;
+                last.get_or_insert_with(until);
             },
-            Some(result) = running.next(), if !running.is_empty() => result?,
+            Some(served) = running.next(), if !running.is_empty() => {
+                if served? == Served::GivenUp {
+                    jobs.close();
+                    last.get_or_insert_with(until);
+                }
+            }
+            Some(()) = OptionFuture::from(last.as_mut()) => return Err(wasmtime::Error::new(over_time())),
         }
     }
+    Ok(())
+}
+
+/// The end of invocations that outlast their instance.
+fn over_time() -> Failure {
+    let detail = "the function ran longer than `limits.wall`";
+    Failure::new(Code::WallExceeded, Blame::Guest, detail).limit(Limit::Wall)
 }
 
 /// Each invocation brings a budget of log bytes. Which of several a line belongs to cannot be told, so
@@ -255,22 +341,39 @@ fn begin_log(accessor: &Accessor<State>, caller: &Caller, alone: bool) {
     });
 }
 
+/// How a job ended.
+#[derive(PartialEq, Eq)]
+enum Served {
+    Whole,
+    /// Nobody waits for it any more, but its guest may be at work.
+    GivenUp,
+}
+
 async fn serve_job(
     accessor: &Accessor<State>,
     service: &Service,
     job: Job,
     meter: &Meter,
-) -> wasmtime::Result<()> {
-    let Job { begin, done, taken } = job;
-    let result = serve_concurrent(
+) -> wasmtime::Result<Served> {
+    let Job {
+        begin,
+        mut done,
+        taken,
+    } = job;
+    let serving = serve_concurrent(
         accessor,
         service,
         begin.request,
         begin.head,
         begin.body_read,
         Some(begin.caller),
-    )
-    .await;
+    );
+    // An invocation that is given up leaves no body to be read either, which must not look like its end.
+    let result = tokio::select! {
+        biased;
+        () = done.closed() => return Ok(Served::GivenUp),
+        result = serving => result,
+    };
     drop(taken);
     let cpu = meter.end_share();
     // The receiver is gone when the caller is.
@@ -278,5 +381,29 @@ async fn serve_job(
         Ok(()) => Ok(cpu),
         Err(error) => Err(failure::of_guest(error, meter)),
     });
-    result
+    result.map(|()| Served::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn threads_that_hand_tasks_around_share_one_shard() {
+        let asked = (0..8).map(|_| tokio::spawn(async { thread_number() }));
+        for number in asked {
+            assert_eq!(number.await.unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn each_thread_with_a_runtime_of_its_own_has_a_number_of_its_own() {
+        let number = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let ask = async { thread_number() };
+            let thread = std::thread::spawn(|| runtime.unwrap().block_on(ask));
+            thread.join().unwrap().unwrap()
+        };
+        assert_ne!(number(), number());
+    }
 }

@@ -10,6 +10,7 @@ use wasmtime::{
 };
 
 use crate::cgroup;
+use crate::memory::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::ticker::Ticker;
 
 /// Which engine a component needs.
@@ -123,14 +124,18 @@ impl Probe {
         }
     }
 
+    /// The instances that memory is expected to suffice for, at most `concurrency`.
+    pub(crate) fn instances(&self, concurrency: u32) -> u32 {
+        let by_memory = self.memory_bytes / SLOT_MEMORY_BYTES;
+        let by_memory = u32::try_from(by_memory).unwrap_or(u32::MAX);
+        concurrency.min(by_memory.max(SLOTS_MIN))
+    }
+
     /// The pool that fits the machine for `concurrency` invocations at once.
     pub fn allocation(&self, concurrency: u32) -> Allocation {
-        let by_memory = self.memory_bytes / SLOT_MEMORY_BYTES;
         // Two engines may each have a pool, and something must be left for everything else.
         let by_address = self.address_bytes / 4 / SLOT_ADDRESS_BYTES;
-        let slots = u64::from(concurrency)
-            .min(by_memory.max(u64::from(SLOTS_MIN)))
-            .min(by_address);
+        let slots = u64::from(self.instances(concurrency)).min(by_address);
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         if slots < SLOTS_MIN.min(concurrency) {
             return Allocation::on_demand(false);
@@ -149,14 +154,7 @@ impl Probe {
 impl Engines {
     /// Starts the plain engine; the concurrent one starts when the first component needs it.
     pub(crate) fn start(wanted: Allocation, ticker: Ticker) -> Result<Self, EngineError> {
-        let (plain, allocation) = match engine(EngineKind::Plain, wanted) {
-            Err(error) if wanted.pool_slots.is_some() => {
-                tracing::warn!(%error, "the pool cannot be reserved, instances are allocated on demand");
-                let on_demand = Allocation::on_demand(false);
-                (engine(EngineKind::Plain, on_demand)?, on_demand)
-            }
-            result => (result?, wanted),
-        };
+        let (plain, allocation) = engine_or_on_demand(EngineKind::Plain, wanted)?;
         ticker.add(&plain);
         Ok(Self {
             plain,
@@ -181,10 +179,25 @@ impl Engines {
         if let Some(engine) = &*slot {
             return Ok(engine.clone());
         }
-        let engine = engine(kind, self.allocation)?;
+        let (engine, _) = engine_or_on_demand(kind, self.allocation)?;
         self.ticker.add(&engine);
         *slot = Some(engine.clone());
         Ok(engine)
+    }
+}
+
+/// An engine with the wanted allocation, or one without a pool where the pool cannot be reserved.
+fn engine_or_on_demand(
+    kind: EngineKind,
+    wanted: Allocation,
+) -> Result<(Engine, Allocation), EngineError> {
+    match engine(kind, wanted) {
+        Err(error) if wanted.pool_slots.is_some() => {
+            tracing::warn!(%error, "the pool cannot be reserved, instances are allocated on demand");
+            let on_demand = Allocation::on_demand(false);
+            Ok((engine(kind, on_demand)?, on_demand))
+        }
+        result => Ok((result?, wanted)),
     }
 }
 
@@ -205,8 +218,11 @@ fn engine(kind: EngineKind, allocation: Allocation) -> Result<Engine, EngineErro
             .total_tables(slots.saturating_mul(4))
             .total_stacks(slots)
             .total_gc_heaps(SLOTS_MIN)
+            .max_core_instances_per_component(u32::from(CORE_INSTANCES_MAX))
+            .max_memories_per_component(u32::from(MEMORIES_MAX))
+            .max_tables_per_component(u32::from(TABLES_MAX))
             .max_memory_size(4 << 30)
-            .table_elements(100_000)
+            .table_elements(TABLE_ELEMENTS_MAX)
             .max_component_instance_size(16 << 20)
             .max_core_instance_size(16 << 20)
             .linear_memory_keep_resident(allocation.keep_resident_bytes)
@@ -235,6 +251,13 @@ fn engine(kind: EngineKind, allocation: Allocation) -> Result<Engine, EngineErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TOO_MUCH: Allocation = Allocation {
+        pool_slots: Some(100_000),
+        keep_resident_bytes: 0,
+        pagemap_scan: false,
+        reserve_memory: true,
+    };
 
     fn probe(memory_bytes: u64, address_bytes: u64) -> Probe {
         Probe {
@@ -271,14 +294,41 @@ mod tests {
 
     #[test]
     fn a_pool_that_cannot_be_reserved_falls_back_to_on_demand() {
-        let wanted = Allocation {
-            pool_slots: Some(100_000),
-            keep_resident_bytes: 0,
-            pagemap_scan: false,
-            reserve_memory: true,
-        };
-        let engines = Engines::start(wanted, Ticker::start().unwrap()).unwrap();
+        let engines = Engines::start(TOO_MUCH, Ticker::start().unwrap()).unwrap();
         assert_eq!(engines.allocation().pool_slots, None);
+    }
+
+    #[test]
+    fn the_second_engine_falls_back_too() {
+        let ticker = Ticker::start().unwrap();
+        let engines = Engines {
+            allocation: TOO_MUCH,
+            ..Engines::start(Allocation::on_demand(true), ticker).unwrap()
+        };
+        assert!(engines.get(EngineKind::Concurrent).is_ok());
+    }
+
+    #[test]
+    fn a_component_of_many_parts_gets_no_place_in_the_pool() {
+        let engine = engine(
+            EngineKind::Plain,
+            probe(1 << 30, ADDRESS_BYTES).allocation(16),
+        )
+        .unwrap();
+        let compile = |instances: usize| {
+            let instances = "(core instance (instantiate $module))".repeat(instances);
+            let text = format!("(component (core module $module) {instances})");
+            wasmtime::component::Component::new(&engine, text)
+        };
+        assert!(compile(usize::from(CORE_INSTANCES_MAX)).is_ok());
+        assert!(compile(usize::from(CORE_INSTANCES_MAX) + 1).is_err());
+    }
+
+    #[test]
+    fn memory_bounds_instances_with_and_without_a_pool() {
+        assert_eq!(probe(256 << 20, 0).instances(2000), 64);
+        assert_eq!(probe(1 << 20, 0).instances(2000), SLOTS_MIN);
+        assert_eq!(probe(24 << 30, 0).instances(2000), 2000);
     }
 
     #[test]

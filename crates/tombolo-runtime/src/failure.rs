@@ -1,11 +1,13 @@
 //! Turns what wasmtime reports into data: code, blame, cause and the guest's frames by name.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use tombolo_core::{Blame, Code, Failure, Limit};
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use crate::memory::MemoryBound;
 use crate::meter::Meter;
 
 const FRAMES_MAX: usize = 64;
@@ -70,19 +72,32 @@ pub(crate) fn of_limit(limit: Limit, meter: &Meter) -> Failure {
     Failure::new(code, Blame::Guest, detail).limit(limit)
 }
 
+/// Whether an instance could not be made because others have what it needs.
+pub(crate) fn lacks_room(error: &wasmtime::Error, meter: &Meter) -> bool {
+    error.is::<PoolConcurrencyLimitError>() || meter.memory_refused() == Some(MemoryBound::Node)
+}
+
+/// The failure of an invocation that did not cope with being refused memory.
+fn of_memory(bound: MemoryBound, meter: &Meter) -> Failure {
+    match bound {
+        MemoryBound::Function => of_limit(Limit::Memory, meter),
+        MemoryBound::Node => busy("the memory that the node has for instances is used up"),
+    }
+}
+
+fn busy(detail: &str) -> Failure {
+    Failure::new(Code::Busy, Blame::Host, detail).retry_after(Duration::from_secs(1))
+}
+
 fn of_error(error: &wasmtime::Error, meter: &Meter) -> Failure {
-    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-        return Failure::new(
-            Code::Busy,
-            Blame::Host,
-            "the node's pool of instances is used up",
-        )
-        .limit(Limit::Concurrency)
-        .retry_after(std::time::Duration::from_secs(1));
+    if error.is::<PoolConcurrencyLimitError>() {
+        return busy("the node's pool of instances is used up").limit(Limit::Concurrency);
     }
     let trap = error.downcast_ref::<Trap>();
-    if meter.memory_refused() && trap.is_some() {
-        return of_limit(Limit::Memory, meter);
+    if let Some(bound) = meter.memory_refused()
+        && trap.is_some()
+    {
+        return of_memory(bound, meter);
     }
     if let Some(trap) = trap {
         return Failure::new(
@@ -103,8 +118,8 @@ fn of_error(error: &wasmtime::Error, meter: &Meter) -> Failure {
     if root.contains("fuel allocated for hostcalls has been exhausted") {
         return of_limit(Limit::HostcallBytes, meter);
     }
-    if meter.memory_refused() {
-        return of_limit(Limit::Memory, meter);
+    if let Some(bound) = meter.memory_refused() {
+        return of_memory(bound, meter);
     }
     // With frames of the guest on the stack it was the guest's call that was refused.
     match error.downcast_ref::<WasmBacktrace>() {

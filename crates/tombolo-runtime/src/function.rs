@@ -1,23 +1,26 @@
 //! A deployed function: what it is, what it may use, its machine code and the instances kept for reuse.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 use tombolo_core::{Blame, Code, Digest, Failure, FunctionId, Name};
 use tombolo_manifest::{DirectoryGrant, HostPattern, Isolation, Limits, SocketGrant};
 use tombolo_store::KeyValue;
 use tombolo_telemetry::{FunctionMetrics, LogStream};
 use wasmtime::Engine;
+use wasmtime::component::Component;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 pub(crate) use tombolo_manifest::Grants;
 
-use crate::code_cache::CodeCache;
+use crate::code_cache::{CodeCache, Stored};
 use crate::concurrent::Shards;
+use crate::egress::special;
 use crate::engine::EngineKind;
 use crate::gate::Gate;
 use crate::instance::{Instance, Pre};
@@ -41,7 +44,7 @@ pub(crate) struct Function {
     pub(crate) world: World,
     pub(crate) kind: EngineKind,
     pub(crate) engine: Engine,
-    pub(crate) digest: Digest,
+    pub(crate) stored: Arc<Stored>,
     pub(crate) isolation: Isolation,
     pub(crate) limits: Limits,
     pub(crate) grants: Arc<Grants>,
@@ -57,6 +60,8 @@ pub(crate) struct Function {
     pub(crate) code: RwLock<Option<Arc<Pre>>>,
     pub(crate) loading: tokio::sync::Mutex<()>,
     pub(crate) idle: Mutex<Vec<Instance>>,
+    /// Instances that it keeps for reuse; none once a new release has taken its place.
+    pub(crate) idle_max: AtomicUsize,
     pub(crate) made: Instant,
     pub(crate) used_ms: AtomicU64,
 }
@@ -76,12 +81,16 @@ pub struct FunctionStatus {
 
 /// An instance that served so many invocations is replaced by a fresh one.
 pub(crate) const REUSE_MAX: u32 = 128;
-/// Instances that one function keeps for reuse.
-const IDLE_INSTANCES_MAX: usize = 64;
+/// Instances that one function keeps for reuse, at most.
+pub(crate) const IDLE_INSTANCES_MAX: usize = 64;
 
 impl Function {
-    /// The machine code, mapped now if it is not.
-    pub(crate) async fn code(self: &Arc<Self>) -> Result<Arc<Pre>, Failure> {
+    /// The machine code, mapped now if it is not. When there is none on disk, it is compiled
+    /// afterwards, and the caller is asked to come again.
+    pub(crate) async fn code(
+        self: &Arc<Self>,
+        afterwards: &TaskTracker,
+    ) -> Result<Arc<Pre>, Failure> {
         let now_ms = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.used_ms.store(now_ms, Relaxed);
         if let Some(code) = self.mapped() {
@@ -96,18 +105,54 @@ impl Function {
         let loaded = tokio::task::spawn_blocking(move || function.map_code()).await;
         let code = loaded
             .map_err(|error| self.host_failure(&error))?
-            .map_err(|error| self.host_failure(&*error))?;
+            .map_err(|error| self.host_failure(error.as_ref()))?;
+        let Some(code) = code else {
+            self.compile_code(afterwards);
+            let detail = "the function's machine code is being compiled again";
+            return Err(Failure::new(Code::Compiling, Blame::Host, detail)
+                .retry_after(Duration::from_secs(1)));
+        };
         self.metrics.cold_start(began.elapsed());
         Ok(code)
     }
 
-    /// Maps the machine code; blocks, and compiles when there is none on disk.
-    pub(crate) fn map_code(&self) -> Result<Arc<Pre>, Box<dyn std::error::Error + Send + Sync>> {
-        let component = self.cache.load(&self.engine, self.digest)?;
+    /// Maps the machine code when it is on disk; blocks.
+    fn map_code(&self) -> wasmtime::Result<Option<Arc<Pre>>> {
+        let component = self.cache.map(&self.engine, &self.stored);
+        component
+            .map(|component| self.link_code(&component))
+            .transpose()
+    }
+
+    fn link_code(&self, component: &Component) -> wasmtime::Result<Arc<Pre>> {
         let linker = self.linkers.get(self.kind, &self.engine)?;
-        let pre = Arc::new(Pre::new(&linker, &component, self.world)?);
-        *self.code.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pre));
+        let pre = Arc::new(Pre::new(&linker, component, self.world)?);
+        self.set_code(Some(Arc::clone(&pre)));
         Ok(pre)
+    }
+
+    /// Compiles the machine code on a thread of its own, unless another function's is being compiled.
+    fn compile_code(self: &Arc<Self>, afterwards: &TaskTracker) {
+        let Ok(only_one) = Arc::clone(&self.cache.recompiling).try_lock_owned() else {
+            return;
+        };
+        let function = Arc::clone(self);
+        afterwards.spawn_blocking(move || {
+            let _only_one = only_one;
+            let began = Instant::now();
+            let compiled = function.cache.compile(&function.engine, &function.stored);
+            let linked = compiled
+                .map_err(wasmtime::Error::new)
+                .and_then(|component| function.link_code(&component));
+            match linked {
+                Ok(_) => function.metrics.cold_start(began.elapsed()),
+                Err(error) => function.report(error.as_ref()),
+            }
+        });
+    }
+
+    pub(crate) fn set_code(&self, code: Option<Arc<Pre>>) {
+        *self.code.write().unwrap_or_else(PoisonError::into_inner) = code;
     }
 
     fn mapped(&self) -> Option<Arc<Pre>> {
@@ -117,8 +162,12 @@ impl Function {
             .clone()
     }
 
-    fn host_failure(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+    fn report(&self, error: &(dyn std::error::Error + 'static)) {
         tracing::error!(function = %self.id, %error, "the machine code of a function cannot be had");
+    }
+
+    fn host_failure(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        self.report(error);
         Failure::new(
             Code::HostError,
             Blame::Host,
@@ -134,7 +183,24 @@ impl Function {
         }
         self.concurrent.clear();
         self.idle().clear();
-        *self.code.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_code(None);
+    }
+
+    /// A new release has taken the function's place: it keeps no instance from now on. Each of them
+    /// holds the function, which would otherwise live as long as they do.
+    pub(crate) fn retire(&self) {
+        self.idle_max.store(0, Relaxed);
+        self.concurrent.retire();
+        let instances = std::mem::take(&mut *self.idle());
+        drop(instances);
+    }
+
+    /// Lets go of one instance that serves nothing now; false when there is none.
+    pub(crate) fn give_way(&self) -> bool {
+        let mut idle = self.idle();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some() || self.concurrent.give_way()
     }
 
     /// An instance that was used before, where isolation allows.
@@ -152,7 +218,7 @@ impl Function {
             return;
         }
         let mut idle = self.idle();
-        if idle.len() < IDLE_INSTANCES_MAX {
+        if idle.len() < self.idle_max.load(Relaxed) {
             idle.push(instance);
         }
     }
@@ -165,7 +231,7 @@ impl Function {
         FunctionStatus {
             world: self.world.to_string(),
             isolation: self.isolation.to_string(),
-            digest: self.digest,
+            digest: self.stored.digest,
             code_loaded: self.mapped().is_some(),
             instances_idle: self.idle().len() + self.concurrent.instances(),
         }
@@ -241,6 +307,8 @@ pub(crate) fn grant_sockets(wasi: &mut WasiCtxBuilder, grants: &[SocketGrant]) {
                         tokio::net::lookup_host((name.as_str(), address.port()))
                             .await
                             .is_ok_and(|mut found| found.any(|found| found.ip() == address.ip()))
+                            // Whoever owns the name must not open what only an address can be granted.
+                            && special(address.ip()).is_none()
                     }
                     HostPattern::Subdomains(_) => false,
                 };

@@ -9,6 +9,7 @@ use wasmtime::component::Component;
 use crate::code_cache::CodeError;
 use crate::engine::EngineError;
 use crate::function::Function;
+use crate::instance::Pre;
 use crate::linker::Linkers;
 use crate::world::{Outline, World};
 
@@ -17,8 +18,12 @@ use crate::world::{Outline, World};
 pub enum LoadError {
     #[error("the file is not a WebAssembly component")]
     NotComponent,
-    #[error("the text is not WebAssembly: {0}")]
-    Text(String),
+    #[error("the file is empty, not a WebAssembly component")]
+    Empty,
+    #[error("the file is text, not a WebAssembly component")]
+    Text,
+    #[error("the text of the component is not valid: {0}")]
+    TextInvalid(String),
     #[error(
         "the file is a core module, not a component; `tombolo run` runs commands of WASI preview 1"
     )]
@@ -31,9 +36,7 @@ pub enum LoadError {
     HandlerMissing,
     #[error("the component imports `{import}`, which this host does not have")]
     ImportUnknown { import: String },
-    #[error(
-        "the component imports `{import}`, and the manifest grants no {what}; `{line}` would allow it"
-    )]
+    #[error("the component imports `{import}`, but is granted no {what}")]
     ImportNotGranted {
         import: String,
         what: &'static str,
@@ -53,7 +56,9 @@ impl LoadError {
     /// The error code under which `explain` tells more.
     pub fn code(&self) -> Code {
         match self {
-            Self::NotComponent | Self::Module | Self::Text(_) => Code::ComponentInvalid,
+            Self::NotComponent | Self::Module | Self::Empty | Self::Text | Self::TextInvalid(_) => {
+                Code::ComponentInvalid
+            }
             Self::Command(_) | Self::HandlerMissing => Code::HandlerMissing,
             Self::ImportUnknown { .. } | Self::Link(_) => Code::ImportUnknown,
             Self::ImportNotGranted { .. } => Code::ImportNotGranted,
@@ -67,7 +72,13 @@ impl LoadError {
 
 /// The binary form; the text form of WebAssembly is taken as well.
 pub(crate) fn binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
-    wat::parse_bytes(bytes).map_err(|error| LoadError::Text(error.to_string()))
+    wat::parse_bytes(bytes).map_err(|error| match bytes.trim_ascii_start() {
+        [] => LoadError::Empty,
+        // As every text of WebAssembly begins: with a bracket or a comment.
+        [b'(' | b';', ..] => LoadError::TextInvalid(error.to_string().replace("<anon>", "text")),
+        _ if str::from_utf8(bytes).is_ok() => LoadError::Text,
+        _ => LoadError::NotComponent,
+    })
 }
 
 /// What a function may use by grant only.
@@ -128,18 +139,16 @@ pub(crate) fn check(
     Ok(world)
 }
 
-/// Checks that the host has every import, in the shape that the component wants.
-pub(crate) fn check_linked(
+/// Links every import to what the host has, and checks that it has the shape that the component wants.
+pub(crate) fn link(
     linkers: &Linkers,
     function: &Function,
     component: &Component,
     outline: &Outline,
-) -> Result<(), LoadError> {
+) -> Result<Pre, LoadError> {
     let link = || {
-        linkers
-            .get(function.kind, &function.engine)?
-            .instantiate_pre(component)
-            .map(drop)
+        let linker = linkers.get(function.kind, &function.engine)?;
+        Pre::new(&linker, component, function.world)
     };
     link().map_err(|error| {
         let text = format!("{error:#}");

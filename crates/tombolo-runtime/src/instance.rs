@@ -13,6 +13,8 @@ use wasmtime_wasi_http::p3::{self, bindings as p3_bindings};
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
 use crate::egress::Caller;
+use crate::failure;
+use crate::runtime::Shared;
 use crate::state::State;
 use crate::world::World;
 
@@ -38,6 +40,9 @@ enum Exports {
 /// The head of a guest's answer with its body, or the error that the guest set instead.
 pub(crate) type Head = Result<Response<WasiBody>, String>;
 
+/// Resting instances that one start may end to have room.
+const GIVE_WAY_MAX: u32 = 16;
+
 impl Pre {
     pub(crate) fn new(
         linker: &Linker<State>,
@@ -53,16 +58,41 @@ impl Pre {
         }
     }
 
-    /// A fresh instance in `store`.
-    pub(crate) async fn instantiate(&self, mut store: Store<State>) -> wasmtime::Result<Instance> {
-        let exports = match self {
-            Self::Http02(pre) => Exports::Http02(pre.instantiate_async(&mut store).await?),
-            Self::Http03(pre) => Exports::Http03(pre.instantiate_async(&mut store).await?),
+    /// A fresh instance in `store`. When the node has no room for it, an instance that rests gives way.
+    pub(crate) async fn instantiate(
+        &self,
+        shared: &Shared,
+        mut store: Store<State>,
+    ) -> wasmtime::Result<Instance> {
+        let mut tries = 0;
+        let exports = loop {
+            match self.exports(&mut store).await {
+                // Another start may take the place that one gave up, so once is not enough.
+                Err(error)
+                    if tries < GIVE_WAY_MAX
+                        && failure::lacks_room(&error, &store.data().memory.meter)
+                        && shared.give_way(store.data().function.kind) =>
+                {
+                    tries += 1;
+                    let engine = store.engine().clone();
+                    let mut state = store.into_data();
+                    state.memory.give_back();
+                    store = state.into_store(&engine);
+                }
+                exports => break exports?,
+            }
         };
         Ok(Instance {
             store,
             exports,
             uses: 0,
+        })
+    }
+
+    async fn exports(&self, store: &mut Store<State>) -> wasmtime::Result<Exports> {
+        Ok(match self {
+            Self::Http02(pre) => Exports::Http02(pre.instantiate_async(store).await?),
+            Self::Http03(pre) => Exports::Http03(pre.instantiate_async(store).await?),
         })
     }
 }

@@ -24,6 +24,7 @@ use crate::egress::{Caller, Egress, from_body_error};
 use crate::failure;
 use crate::function::Function;
 use crate::instance::{Head, Instance};
+use crate::memory::Memory;
 use crate::meter::Meter;
 use crate::output::InvocationLog;
 use crate::publishing::Publishing;
@@ -111,7 +112,8 @@ pub(crate) async fn invoke(
         body_read: body_read_receiver,
         caller,
     };
-    let run = match begin_run(&shared, &function, &meter, idle, log, begin).await {
+    let afterwards = shared.afterwards.clone();
+    let run = match begin_run(shared, &function, &meter, idle, log, begin).await {
         Ok(run) => run,
         Err(failure) => {
             account.fail(&failure);
@@ -123,7 +125,7 @@ pub(crate) async fn invoke(
         sleep: None,
         account,
     };
-    Answer::wait(guest, head_receiver, body_read, shared.afterwards.clone()).await
+    Answer::wait(guest, head_receiver, body_read, afterwards).await
 }
 
 /// A place among the function's invocations and one among the node's. A call from within an invocation
@@ -166,16 +168,16 @@ pub(crate) struct Begin {
 }
 
 async fn begin_run(
-    shared: &Arc<Shared>,
+    shared: Arc<Shared>,
     function: &Arc<Function>,
     meter: &Arc<Meter>,
     idle: Option<Instance>,
     log: Arc<InvocationLog>,
     begin: Begin,
 ) -> Result<Run, Failure> {
-    let code = function.code().await?;
+    let code = function.code(&shared.afterwards).await?;
     if function.isolation == Isolation::Concurrent {
-        return concurrent::submit(shared, function, &code, begin).await;
+        return concurrent::submit(&shared, function, &code, begin);
     }
     let Begin {
         request,
@@ -191,10 +193,10 @@ async fn begin_run(
             ))
         }));
     }
-    let state = fresh_state(shared, function, meter, caller, log)?;
+    let state = fresh_state(&shared, function, meter, caller, log)?;
     let store = state.into_store(&function.engine);
     Ok(Box::pin(async move {
-        let instance = code.instantiate(store).await?;
+        let instance = code.instantiate(&shared, store).await?;
         Ok(Ended::Instance(
             instance.serve(request, head, body_read).await?,
         ))
@@ -215,8 +217,10 @@ pub(crate) fn fresh_state(
         http: shared.http.clone(),
         dispatcher: shared.dispatcher.get().cloned(),
         publishing: Publishing::new(shared.publish.get().cloned()),
+        log: Some(Arc::clone(&log)),
     };
-    State::new(Arc::clone(function), Arc::clone(meter), egress, log).map_err(|error| {
+    let memory = Memory::new(Arc::clone(meter), Arc::clone(&shared.memory));
+    State::new(Arc::clone(function), memory, egress, log).map_err(|error| {
         let detail = format!("a grant of the function cannot be honoured: {error:#}");
         Failure::new(Code::HostError, Blame::Host, detail)
     })

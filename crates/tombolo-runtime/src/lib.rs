@@ -15,6 +15,7 @@ mod imports;
 mod instance;
 mod invocation;
 mod linker;
+mod memory;
 mod meter;
 mod output;
 mod publishing;

@@ -1,11 +1,13 @@
 //! Measures what one invocation uses, and says when it hit a limit of its budget.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tombolo_core::{Budget, Limit};
+
+use crate::memory::MemoryBound;
 
 thread_local! {
     /// CPU time of polls that ended within the poll that is under way on this thread.
@@ -25,7 +27,7 @@ pub(crate) struct Meter {
     cpu_ns: AtomicU64,
     poll_began_ns: AtomicU64,
     memory_bytes_peak: AtomicU64,
-    memory_refused: AtomicBool,
+    memory_refused: AtomicU8,
     hit: AtomicU8,
 }
 
@@ -42,7 +44,7 @@ impl Meter {
             cpu_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             memory_bytes_peak: AtomicU64::new(0),
-            memory_refused: AtomicBool::new(false),
+            memory_refused: AtomicU8::new(0),
             hit: AtomicU8::new(0),
         }
     }
@@ -116,19 +118,27 @@ impl Meter {
         self.hit()
     }
 
-    /// Counts a wish for `bytes` of linear memory in all; false when the budget refuses it.
-    pub(crate) fn grow_memory(&self, bytes: u64) -> bool {
-        if bytes > self.budget.memory_bytes {
-            self.memory_refused.store(true, Relaxed);
-            return false;
-        }
+    /// Counts `bytes` of linear memory in all.
+    pub(crate) fn count_memory(&self, bytes: u64) {
         self.memory_bytes_peak.fetch_max(bytes, Relaxed);
-        true
     }
 
-    /// Whether the guest was refused memory: a trap afterwards is put down to that.
-    pub(crate) fn memory_refused(&self) -> bool {
-        self.memory_refused.load(Relaxed)
+    /// Notes that a bound refused the guest memory.
+    pub(crate) fn refuse_memory(&self, bound: MemoryBound) {
+        let code = match bound {
+            MemoryBound::Function => 1,
+            MemoryBound::Node => 2,
+        };
+        self.memory_refused.store(code, Relaxed);
+    }
+
+    /// The bound that refused the guest memory last: a trap afterwards is put down to that.
+    pub(crate) fn memory_refused(&self) -> Option<MemoryBound> {
+        match self.memory_refused.load(Relaxed) {
+            0 => None,
+            1 => Some(MemoryBound::Function),
+            _ => Some(MemoryBound::Node),
+        }
     }
 
     /// Notes that a limit was hit; the first one counts.
@@ -214,19 +224,5 @@ mod tests {
 
     fn work() {
         std::hint::black_box((0..100_000u64).map(std::hint::black_box).sum::<u64>());
-    }
-
-    #[test]
-    fn memory_beyond_the_budget_is_refused_and_remembered() {
-        let budget = Budget {
-            memory_bytes: 100,
-            ..Budget::default()
-        };
-        let meter = Meter::start(budget, None);
-        assert!(meter.grow_memory(100));
-        assert!(!meter.memory_refused());
-        assert!(!meter.grow_memory(101));
-        assert!(meter.memory_refused());
-        assert_eq!(meter.memory_bytes_peak(), 100);
     }
 }

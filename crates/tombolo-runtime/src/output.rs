@@ -85,6 +85,15 @@ impl InvocationLog {
         }
     }
 
+    /// The node refused something that the guest tried, which the guest can do as often as it likes.
+    pub(crate) fn refused(&self, text: &str) {
+        let mut inner = self.lock();
+        if self.charge(&mut inner, text.len()) {
+            let entry = self.entry(&inner, LogStream::Node, LogLevel::Warn, text.into());
+            self.book.push(entry);
+        }
+    }
+
     /// One message of the node about the invocation; not charged to the guest.
     pub(crate) fn node(&self, level: LogLevel, text: String) {
         let inner = self.lock();

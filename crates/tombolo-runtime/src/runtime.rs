@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,16 @@ use tombolo_manifest::Isolation;
 use tombolo_store::Store;
 use tombolo_telemetry::Telemetry;
 
-use crate::code_cache::{CodeCache, CodeError};
+use crate::code_cache::{CodeCache, CodeError, Stored};
 use crate::concurrent::Shards;
 use crate::egress::{Client, Machine};
 use crate::engine::{Allocation, EngineError, EngineKind, Engines, Probe};
-use crate::function::{Function, FunctionStatus, LoadedFunction};
+use crate::function::{Function, FunctionStatus, IDLE_INSTANCES_MAX, LoadedFunction};
 use crate::gate::Gate;
 use crate::imports::{self, LoadError};
 use crate::invocation;
 use crate::linker::Linkers;
+use crate::memory::NodeMemory;
 use crate::ticker::Ticker;
 use crate::world::{Outline, World};
 
@@ -29,6 +30,8 @@ use crate::world::{Outline, World};
 pub struct RuntimeOptions {
     /// Where compiled code and its key are kept.
     pub folder: PathBuf,
+    /// The file with the key that authenticates compiled code; made when it is not there.
+    pub code_key: PathBuf,
     /// Threads that serve requests; instances for concurrent use are kept for each.
     pub threads: usize,
     /// Invocations of all functions that run at once.
@@ -74,6 +77,9 @@ pub(crate) struct Shared {
     engines: Engines,
     linkers: Arc<Linkers>,
     cache: Arc<CodeCache>,
+    /// Whether the cache was looked through since the last deployment.
+    swept: AtomicBool,
+    pub(crate) memory: Arc<NodeMemory>,
     store: Store,
     threads: usize,
     idle_after: Duration,
@@ -88,6 +94,9 @@ pub(crate) struct Shared {
     functions: RwLock<HashMap<FunctionId, Arc<Function>>>,
 }
 
+/// Files of the code cache that no function needs may take so much.
+const UNNEEDED_CODE_BYTES_MAX: u64 = 256 << 20;
+
 impl Shared {
     /// The bound on invocations of the node: one for calls from outside, one for calls between functions.
     pub(crate) fn node_gate(&self, hops: u8) -> &Gate {
@@ -96,6 +105,32 @@ impl Shared {
         } else {
             &self.inner_gate
         }
+    }
+
+    /// Instances that one function may keep for reuse: no more than a quarter of what the pool has.
+    fn idle_max(&self) -> usize {
+        let slots = self.engines.allocation().pool_slots;
+        let quarter = slots.and_then(|slots| usize::try_from(slots / 4).ok());
+        quarter.map_or(IDLE_INSTANCES_MAX, |quarter| {
+            quarter.clamp(1, IDLE_INSTANCES_MAX)
+        })
+    }
+
+    fn installed(&self) -> Vec<Arc<Function>> {
+        let functions = self
+            .functions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        functions.values().cloned().collect()
+    }
+
+    /// Lets go of one instance that serves nothing now, of an engine of this kind if there is one;
+    /// false when none rests.
+    pub(crate) fn give_way(&self, kind: EngineKind) -> bool {
+        let functions = self.installed();
+        let of_kind = |function: &&Arc<Function>| function.kind == kind;
+        functions.iter().filter(of_kind).any(|f| f.give_way())
+            || functions.iter().any(|f| f.give_way())
     }
 }
 
@@ -114,6 +149,9 @@ impl Runtime {
         if let Some(memory_bytes) = options.memory_bytes_max {
             probe.memory_bytes = probe.memory_bytes.min(memory_bytes);
         }
+        let memory_bytes_max = options
+            .memory_bytes_max
+            .unwrap_or(probe.memory_bytes / 4 * 3);
         // As many again for the functions that are called by functions.
         let slots = options.concurrency.saturating_mul(2);
         let wanted = match options.pooling {
@@ -123,23 +161,23 @@ impl Runtime {
         let engines = Engines::start(wanted, ticker.clone())?;
         let allocation = engines.allocation();
         tracing::info!(%allocation, "the runtime has started");
-        let concurrency = allocation.pool_slots.map_or(options.concurrency, |slots| {
-            options.concurrency.min(slots / 2)
-        });
-        let cache = CodeCache::open(
-            &options.folder.join("code"),
-            &options.folder.join("code.key"),
-        )?;
+        let instances = allocation
+            .pool_slots
+            .unwrap_or_else(|| probe.instances(slots));
+        let concurrency = options.concurrency.min(instances / 2);
+        let cache = CodeCache::open(&options.folder.join("code"), &options.code_key)?;
         Ok(Self(Arc::new(Shared {
             engines,
             linkers: Arc::default(),
             cache: Arc::new(cache),
+            swept: AtomicBool::new(true),
+            memory: Arc::new(NodeMemory::new(memory_bytes_max)),
             store,
             threads: options.threads,
             idle_after: options.idle_after,
             telemetry,
             ticker,
-            http: Client::new(Arc::new(Machine)),
+            http: Client::new(Arc::new(Machine::new())),
             dispatcher: OnceLock::new(),
             publish: OnceLock::new(),
             afterwards: TaskTracker::new(),
@@ -173,12 +211,12 @@ impl Runtime {
         let binary = imports::binary(&spec.component)?;
         let outline = Outline::read(&binary).map_err(|_| LoadError::NotComponent)?;
         let world = imports::check(&outline, &spec.function)?;
-        let digest = self.0.cache.keep_source(&binary)?;
         let engine = self.0.engines.get(outline.engine)?;
-        let function = self.function(spec, world, outline.engine, engine, digest);
-        let component = self.0.cache.load(&function.engine, digest)?;
-        imports::check_linked(&self.0.linkers, &function, &component, &outline)?;
-        function.map_code().map_err(LoadError::Link)?;
+        let stored = self.0.cache.keep_source(&engine, &binary)?;
+        let function = self.function(spec, world, outline.engine, engine, stored);
+        let component = self.0.cache.load(&function.engine, &function.stored)?;
+        let linked = imports::link(&self.0.linkers, &function, &component, &outline)?;
+        function.set_code(Some(Arc::new(linked)));
         Ok(LoadedFunction(function))
     }
 
@@ -188,7 +226,7 @@ impl Runtime {
         world: World,
         kind: EngineKind,
         engine: wasmtime::Engine,
-        digest: tombolo_core::Digest,
+        stored: Arc<Stored>,
     ) -> Arc<Function> {
         let FunctionSpec {
             id,
@@ -210,7 +248,7 @@ impl Runtime {
             world,
             kind,
             engine,
-            digest,
+            stored,
             isolation: function.isolation,
             gate: Gate::new(
                 "the function",
@@ -228,11 +266,12 @@ impl Runtime {
             concurrent: Shards::new(if function.isolation == Isolation::Concurrent {
                 self.0.threads
             } else {
-                1
+                0
             }),
             code: RwLock::default(),
             loading: tokio::sync::Mutex::default(),
             idle: Mutex::default(),
+            idle_max: AtomicUsize::new(self.0.idle_max()),
             made: Instant::now(),
             used_ms: AtomicU64::new(0),
             id,
@@ -246,12 +285,22 @@ impl Runtime {
             .functions
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        installed.retain(|id, _| id.app != *app);
+        let old: Vec<_> = installed.extract_if(|id, _| id.app == *app).collect();
         installed.extend(
             functions
                 .into_iter()
                 .map(|loaded| (loaded.0.id.clone(), loaded.0)),
         );
+        let stays = |function: &Arc<Function>| {
+            let now = installed.get(&function.id);
+            now.is_some_and(|now| Arc::ptr_eq(now, function))
+        };
+        let replaced: Vec<_> = old.into_iter().filter(|(_, old)| !stays(old)).collect();
+        drop(installed);
+        for (_, function) in replaced {
+            function.retire();
+        }
+        self.0.swept.store(false, Relaxed);
     }
 
     /// Takes the functions of an app away.
@@ -273,30 +322,25 @@ impl Runtime {
             .cloned()
     }
 
-    /// Lets go of the instances and the code of functions that rest. To be called now and then.
+    /// Lets go of the instances and the code of functions that rest, of instances whose memory others
+    /// need, and of code that no release needs. To be called now and then.
     pub fn rest(&self) {
-        let installed = self
-            .0
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let functions: Vec<_> = installed.values().cloned().collect();
-        drop(installed);
-        for function in functions {
+        let memory_lacks = self.0.memory.was_refused();
+        for function in self.0.installed() {
             function.rest(self.0.idle_after);
+            while memory_lacks && function.give_way() {}
+        }
+        if !self.0.swept.swap(true, Relaxed) {
+            let cache = Arc::clone(&self.0.cache);
+            let sweep = move || cache.sweep(UNNEEDED_CODE_BYTES_MAX);
+            self.0.afterwards.spawn_blocking(sweep);
         }
     }
 
     /// Waits for guests that still work after their answer. Every one has a limit of time.
     pub async fn drain(&self) {
-        for name in self
-            .0
-            .functions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
-            name.concurrent.clear();
+        for function in self.0.installed() {
+            function.concurrent.clear();
         }
         self.0.afterwards.close();
         self.0.afterwards.wait().await;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use wasmtime::component::{HasData, ResourceTable};
-use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::egress::Egress;
 use crate::function::Function;
-use crate::meter::Meter;
+use crate::memory::Memory;
 use crate::output::InvocationLog;
 
 /// The host's side of one instance.
@@ -21,18 +21,12 @@ pub(crate) struct State {
     pub(crate) function: Arc<Function>,
     pub(crate) log: Arc<InvocationLog>,
     pub(crate) memory: Memory,
-}
-
-/// What an instance may do with memory, and the meter of the invocation it serves.
-pub(crate) struct Memory {
-    pub(crate) meter: Arc<Meter>,
-    linear_bytes: u64,
+    /// Bytes of the values that the guest holds to compare them later.
+    pub(crate) seen_bytes: usize,
 }
 
 /// Live resources that a guest may hold at once.
-const RESOURCES_MAX: usize = 10_000;
-/// Elements of one table; a table of function references costs eight bytes for each.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
+const RESOURCES_MAX: usize = 2_000;
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 const FIELD_BYTES_MAX: usize = 128 << 10;
 
@@ -40,7 +34,7 @@ impl State {
     /// The state of a fresh instance of `function`.
     pub(crate) fn new(
         function: Arc<Function>,
-        meter: Arc<Meter>,
+        memory: Memory,
         egress: Egress,
         log: Arc<InvocationLog>,
     ) -> wasmtime::Result<Self> {
@@ -49,7 +43,6 @@ impl State {
         table.set_max_capacity(RESOURCES_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELD_BYTES_MAX);
-        let memory = Memory::new(meter);
         Ok(Self {
             wasi,
             http,
@@ -58,6 +51,7 @@ impl State {
             function,
             log,
             memory,
+            seen_bytes: 0,
         })
     }
 
@@ -79,52 +73,6 @@ fn at_epoch(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadlin
     match store.data().memory.meter.check_within_poll() {
         Some(limit) => Err(wasmtime::format_err!("the limit `{limit}` is reached")),
         None => Ok(UpdateDeadline::Yield(1)),
-    }
-}
-
-impl Memory {
-    pub(crate) fn new(meter: Arc<Meter>) -> Self {
-        Self {
-            meter,
-            linear_bytes: 0,
-        }
-    }
-
-    /// Counts for another invocation from now on; the memory that the instance has is charged to it.
-    pub(crate) fn take_up(&mut self, meter: &Arc<Meter>) {
-        self.meter = Arc::clone(meter);
-        self.meter.grow_memory(self.linear_bytes);
-    }
-}
-
-impl ResourceLimiter for Memory {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let grown = self
-            .linear_bytes
-            .saturating_add(desired.saturating_sub(current) as u64);
-        let allowed = self.meter.grow_memory(grown);
-        if allowed {
-            self.linear_bytes = grown;
-        }
-        Ok(allowed)
-    }
-
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        Ok(())
-    }
-
-    fn table_growing(
-        &mut self,
-        _: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
     }
 }
 

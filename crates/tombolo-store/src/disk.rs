@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,7 +80,11 @@ pub struct OperatingSystem;
 
 impl Disk for OperatingSystem {
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)
+        // What functions keep is nobody else's to read.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {

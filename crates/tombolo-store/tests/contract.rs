@@ -295,3 +295,13 @@ async fn a_format_of_the_future_is_refused_and_left_alone() {
     let (_store, things) = open(folder.path());
     assert_eq!(things.get("a").unwrap(), Some(bytes("1")));
 }
+
+#[test]
+fn a_new_folder_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().join("store");
+    let _store = Store::open(&folder).unwrap();
+    let mode = folder.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}

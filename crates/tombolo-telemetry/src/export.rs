@@ -40,6 +40,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub enum StartError {
     #[error("`{0}` is not the address of an OTLP collector; it looks like http://127.0.0.1:4318")]
     Endpoint(String),
+    #[error(
+        "`{0}` is a collector behind TLS, which is not supported; name one that takes plain http, such as an agent on this machine that passes on to it"
+    )]
+    Tls(String),
     #[error("the exporter of traces cannot be made")]
     Exporter(#[from] ExporterBuildError),
 }
@@ -107,6 +111,7 @@ fn endpoint(
     let Some(url) = url else { return Ok(None) };
     match url.parse::<Uri>() {
         Ok(uri) if uri.scheme() == Some(&Scheme::HTTP) && uri.host().is_some() => Ok(Some(uri)),
+        Ok(uri) if uri.scheme() == Some(&Scheme::HTTPS) => Err(StartError::Tls(url)),
         _ => Err(StartError::Endpoint(url)),
     }
 }
@@ -292,5 +297,7 @@ mod tests {
         for bad in ["https://a:4318", "a:4318", "/x", "http://"] {
             assert!(endpoint(Some(bad), |_| None).is_err(), "{bad}");
         }
+        let tls = endpoint(Some("https://a:4318"), |_| None).unwrap_err();
+        assert!(tls.to_string().contains("TLS"), "{tls}");
     }
 }

@@ -62,7 +62,7 @@ impl HttpMetrics {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection was closed at once because the listener was full.
+    /// A connection was closed at once because its client had as many as allowed.
     pub fn connection_refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }

@@ -92,7 +92,7 @@ metrics! {
     HTTP_ACTIVE_REQUESTS = "http_server_active_requests", None, "Requests that are being answered now";
     HTTP_RESPONSES = "tombolo_http_responses", None, "Answers, by status";
     HTTP_CONNECTIONS = "tombolo_http_connections", None, "Open client connections";
-    HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because the listener was full";
+    HTTP_CONNECTIONS_REFUSED = "tombolo_http_connections_refused", None, "Connections closed at once because their client had as many as allowed";
     MESSAGING_PROCESS_DURATION = "messaging_process_duration", SECONDS, "Time from taking events to their function's whole answer";
     QUEUE_DEPTH = "tombolo_queue_depth", None, "Events in the queue, with those that are being delivered";
     QUEUE_SIZE = "tombolo_queue_size", BYTES, "Bytes of the events in the queue";

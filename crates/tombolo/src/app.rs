@@ -15,20 +15,30 @@ use crate::error::Error;
 pub const MANIFEST: &str = "tombolo.toml";
 /// The file name of the node's config.
 pub const NODE_CONFIG: &str = "node.toml";
+/// What is said about an app whose functions nothing outside can call.
+pub const NO_ROUTE: &str =
+    "no route leads to a function: `[[triggers.http]]` in `tombolo.toml` adds one";
 
 /// The folder that the command works in, without `..` or a relative beginning.
 pub fn folder(global: &Global) -> Result<PathBuf, Error> {
     let named = global.directory.as_deref().unwrap_or(Path::new("."));
-    let folder = named
-        .canonicalize()
-        .map_err(|error| Error::io(format!("cannot work in `{}`", named.display()), &error))?;
+    let folder = named.canonicalize().map_err(|error| {
+        let named = named.display();
+        if error.kind() == io::ErrorKind::NotFound {
+            Error::new(
+                Code::NotFound,
+                format!("the folder `{named}` does not exist"),
+            )
+            .help("`-C DIR` names the folder that the command works in")
+        } else {
+            Error::io(format!("cannot work in `{named}`"), &error)
+        }
+    })?;
     if folder.is_dir() {
         Ok(folder)
     } else {
-        Err(Error::new(
-            Code::Io,
-            format!("`{}` is no folder", named.display()),
-        ))
+        Err(Error::usage(format!("`{}` is no folder", named.display()))
+            .help("`-C DIR` names the folder that the command works in"))
     }
 }
 
@@ -60,6 +70,13 @@ pub fn node_config(folder: &Path, files: &NodeFiles) -> Result<NodeConfig, Error
             NodeConfig::parse(&text, &shown.display().to_string())?
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && !named => NodeConfig::default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(
+                Error::new(Code::NotFound, "the node's config does not exist")
+                    .place(file.display())
+                    .help("correct `--config`, or leave it out: every key has a default"),
+            );
+        }
         Err(error) => {
             return Err(Error::io("cannot read the node's config", &error).place(file.display()));
         }

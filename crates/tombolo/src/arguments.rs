@@ -167,7 +167,7 @@ pub struct Up {
     #[command(flatten)]
     pub files: NodeFiles,
     /// The address to serve at; may be repeated [default: 127.0.0.1:3000]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Vec<SocketAddr>,
 }
 
@@ -207,7 +207,7 @@ pub struct Serve {
     /// The component, binary or text
     pub file: PathBuf,
     /// The address to serve at; port 0 picks a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000", value_parser = address)]
     pub listen: SocketAddr,
     #[command(flatten)]
     pub bare: Bare,
@@ -338,7 +338,7 @@ pub struct Describe {
     /// The kind of thing
     #[arg(value_enum)]
     pub kind: Thing,
-    /// Its name; a function may be given as app/function
+    /// Its name; a function may be given as app/function, a trigger is named by its route
     pub name: String,
     #[command(flatten)]
     pub files: NodeFiles,
@@ -349,6 +349,7 @@ pub struct Describe {
 pub enum Thing {
     App,
     Function,
+    Trigger,
 }
 
 /// Arguments of `doctor`.
@@ -383,6 +384,14 @@ pub enum Shell {
 
 fn duration(text: &str) -> Result<Duration, String> {
     tombolo_manifest::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an address to listen on is an IP address and a port, for example 127.0.0.1:8080, or 0.0.0.0:8080 for every \
+         network"
+            .into()
+    })
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

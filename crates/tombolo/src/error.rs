@@ -123,6 +123,14 @@ impl Error {
         self
     }
 
+    /// The kind of failure, where there is one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Report(report) => Some(report.code),
+            Self::Places(_) | Self::Told(_) => None,
+        }
+    }
+
     /// What the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -19,6 +19,7 @@ use tombolo_core::code::exit;
 use crate::arguments::Arguments;
 use crate::error::Error;
 use crate::output::Output;
+use crate::server::Signals;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -66,8 +67,10 @@ async fn supervise(arguments: Arguments, output: &Output) -> Result<u8, Error> {
                 .unwrap_or_else(|_| Err(Error::timeout(limit))),
         }
     };
+    let mut signals = Signals::take()?;
+    // What the command has started, such as a build, ends with it.
     tokio::select! {
         outcome = command => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(exit::INTERRUPTED),
+        () = signals.stop() => Ok(exit::INTERRUPTED),
     }
 }

@@ -1,14 +1,17 @@
 //! Runs an embedded node for the commands that serve: start, announce, serve until a signal, drain.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tombolo_api::{Address, Client, LogQuery};
-use tombolo_core::Code;
-use tombolo_manifest::{LogFormat, NodeConfig};
-use tombolo_node::{AppSource, DeployError, Node, NodeOptions, RunError, StartError};
+use tombolo_core::code::exit;
+use tombolo_core::{Code, Name};
+use tombolo_manifest::{LogFormat, Manifest, NodeConfig};
+use tombolo_node::{
+    AppSource, DeployError, LoadError, Node, NodeOptions, RunError, StartError, Stop,
+};
 use tombolo_telemetry::node_log;
 
 use crate::arguments::{Format, Global, Up};
@@ -39,6 +42,30 @@ impl Signals {
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
         }
+    }
+}
+
+/// The signal that asks a server for another release.
+pub struct HangUp {
+    signal: Signal,
+    /// Whether there was a terminal at the start.
+    on_terminal: bool,
+}
+
+impl HangUp {
+    /// From now on the signal is taken and does not end the process.
+    pub fn take() -> Result<Self, Error> {
+        let signal = signal(SignalKind::hangup());
+        Ok(Self {
+            signal: signal.map_err(|error| Error::io("cannot take signals", &error))?,
+            on_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// Waits for the signal. `false`: it came because the terminal was closed, which ends what runs on it.
+    pub async fn asks_to_reload(&mut self) -> bool {
+        self.signal.recv().await;
+        !self.on_terminal || std::io::stderr().is_terminal()
     }
 }
 
@@ -73,9 +100,10 @@ pub fn start_log(config: &NodeConfig, global: &Global) -> Result<node_log::HeldL
 
 /// Starts a node.
 pub async fn start(options: NodeOptions) -> Result<Node, Error> {
+    let apps = options.apps.clone();
     Node::start(options)
         .await
-        .map_err(|error| start_error(&error))
+        .map_err(|error| start_error(&error, &apps))
 }
 
 /// Tells where the node serves, then the routes. The first line is what other programs read.
@@ -94,6 +122,9 @@ pub fn announce(node: &Node, config: &NodeConfig, apps: &[AppSource], output: &O
     for source in apps {
         for trigger in &source.manifest.triggers.http {
             output.progress(format!("  {}  {}", trigger.route, target(&trigger.target)));
+        }
+        if source.manifest.triggers.http.is_empty() {
+            output.say(app::NO_ROUTE);
         }
     }
 }
@@ -114,6 +145,21 @@ pub enum FunctionLog {
     Printed,
 }
 
+/// Starts a node and announces it; none when a signal comes first.
+pub async fn start_and_announce(
+    options: NodeOptions,
+    signals: &mut Signals,
+    output: &Output,
+) -> Result<Option<Node>, Error> {
+    let (config, apps) = (options.config.clone(), options.apps.clone());
+    let node = tokio::select! {
+        node = start(options) => node?,
+        () = signals.stop() => return Ok(None),
+    };
+    announce(&node, &config, &apps, output);
+    Ok(Some(node))
+}
+
 /// Starts a node, announces it and serves until a signal comes; what runs then is finished.
 pub async fn serve(
     options: NodeOptions,
@@ -122,19 +168,19 @@ pub async fn serve(
     output: &Output,
 ) -> Result<(), Error> {
     let mut signals = Signals::take()?;
-    let (config, apps) = (options.config.clone(), options.apps.clone());
-    let node = tokio::select! {
-        node = start(options) => node?,
-        () = signals.stop() => return Ok(()),
+    let store = options.config.store.clone();
+    let Some(node) = start_and_announce(options, &mut signals, output).await? else {
+        return Ok(());
     };
-    announce(&node, &config, &apps, output);
     drop(log);
     let running = Running::start(node);
     let mut printing = JoinSet::new();
     if function_log == FunctionLog::Printed {
-        printing.spawn(print_log(config.store, *output));
+        printing.spawn(print_log(store, *output));
     }
-    running.until(signals.stop(), output).await
+    running
+        .until(&mut signals, std::future::pending(), output)
+        .await
 }
 
 /// Prints what functions log, as `tombolo logs -f` would, on stderr.
@@ -150,49 +196,60 @@ pub async fn print_log(store: PathBuf, output: Output) {
         return;
     };
     while let Ok(Some(entry)) = stream.next().await {
-        if let Ok(line) = logs::format_entry(&entry, Format::Table) {
-            output.say(line.trim_end());
+        match logs::format_entry(&entry, Format::Table) {
+            Ok(line) if !line.is_empty() => output.say(line.trim_end()),
+            _ => (),
         }
     }
 }
 
 /// A node that runs.
 pub struct Running {
-    shutdown: CancellationToken,
+    stop: Stop,
     task: JoinSet<Result<(), RunError>>,
 }
 
 impl Running {
     /// Runs the node, and tells the service manager, if there is one, that it is ready.
     pub fn start(node: Node) -> Self {
-        let shutdown = CancellationToken::new();
+        let stop = Stop::default();
         let mut task = JoinSet::new();
-        task.spawn(node.run(shutdown.clone()));
+        task.spawn(node.run(stop.clone()));
         // Without a service manager there is nobody to notify.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        Self { shutdown, task }
+        Self { stop, task }
     }
 
-    /// Serves until `stop` is done or the node ends by itself, then drains.
+    /// Serves until a signal comes, `work` is done or the node ends by itself, then drains. Another signal ends the
+    /// drain.
     pub async fn until(
         mut self,
-        stop: impl Future<Output = ()>,
+        signals: &mut Signals,
+        work: impl Future<Output = ()>,
         output: &Output,
     ) -> Result<(), Error> {
         tokio::select! {
             ended = self.task.join_next() => return outcome(ended),
-            () = stop => (),
+            () = work => (),
+            () = signals.stop() => (),
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        output.progress("draining");
-        self.drain().await
+        output.progress("draining; another signal ends at once");
+        self.stop.drain.cancel();
+        tokio::select! {
+            ended = self.task.join_next() => return outcome(ended),
+            () = signals.stop() => (),
+        }
+        self.stop.cut.cancel();
+        outcome(self.task.join_next().await)?;
+        output.say("what was still running was cut");
+        Err(Error::Told(exit::INTERRUPTED))
     }
 
     /// Takes nothing new, finishes what runs, and ends the node.
     pub async fn drain(mut self) -> Result<(), Error> {
-        self.shutdown.cancel();
-        let ended = self.task.join_next().await;
-        outcome(ended)
+        self.stop.drain.cancel();
+        outcome(self.task.join_next().await)
     }
 }
 
@@ -209,10 +266,11 @@ fn outcome(
     }
 }
 
-/// The error of a start.
-pub fn start_error(error: &StartError) -> Error {
-    if let StartError::Deploy { source, .. } = error {
-        return deploy_error(source);
+/// The error of a start with these apps.
+pub fn start_error(error: &StartError, apps: &[AppSource]) -> Error {
+    if let StartError::Deploy { app, source } = error {
+        let mut manifests = apps.iter().map(|source| &source.manifest);
+        return deploy_error(source, manifests.find(|manifest| manifest.app.name == *app));
     }
     let report = Error::new(error.code(), error.to_string());
     let report = match std::error::Error::source(error) {
@@ -229,26 +287,47 @@ pub fn start_error(error: &StartError) -> Error {
 }
 
 /// The error of a deployment, with its place in the manifest.
-pub fn deploy_error(error: &DeployError) -> Error {
+pub fn deploy_error(error: &DeployError, manifest: Option<&Manifest>) -> Error {
     let report = Error::new(error.code(), error.to_string());
     let report = match std::error::Error::source(error) {
         Some(cause) => report.why(cause),
         None => report,
     };
+    let function = |name: &Name| manifest.and_then(|manifest| manifest.functions.get(name));
     let report = match error {
-        DeployError::ComponentMissing { function, .. }
-        | DeployError::ComponentRead { function, .. }
-        | DeployError::Secret { function, .. }
-        | DeployError::Load { function, .. } => {
-            report.place(format!("{} [functions.{function}]", app::MANIFEST))
+        DeployError::ComponentMissing { function: name, .. }
+        | DeployError::ComponentRead { function: name, .. }
+        | DeployError::Load { function: name, .. } => {
+            let component = function(name).map_or_else(String::new, |function| {
+                format!(" component = \"{}\"", function.component.display())
+            });
+            report.place(format!("{} [functions.{name}]{component}", app::MANIFEST))
+        }
+        DeployError::Secret { function: name, .. }
+        | DeployError::Directory { function: name, .. } => {
+            report.place(format!("{} [functions.{name}] grants", app::MANIFEST))
         }
         DeployError::Routes(_) => report.place(format!("{} [[triggers.http]]", app::MANIFEST)),
         DeployError::Reserved(_) => report.place(format!("{} [app]", app::MANIFEST)),
         DeployError::Consume(_) => report.place(format!("{} [[triggers.queue]]", app::MANIFEST)),
         DeployError::Folder { .. } | DeployError::Queues(_) | DeployError::Interrupted(_) => report,
     };
-    match error.code() {
-        Code::ComponentMissing => report.help("`tombolo build` makes it"),
-        code => report.help(format!("`tombolo explain {code}` tells more")),
+    match error {
+        DeployError::ComponentMissing { function: name, .. } => {
+            let builds = function(name).is_some_and(|function| function.build.is_some());
+            report.help(if builds {
+                "`tombolo build` makes it"
+            } else {
+                "correct `component`, or add `build = { command = \"…\" }`, which makes the file"
+            })
+        }
+        DeployError::Load {
+            source: LoadError::ImportNotGranted { line, .. },
+            function: name,
+        } => report.help(format!("add `{line}` to [functions.{name}]")),
+        DeployError::Directory { .. } => {
+            report.help("make the folder, or correct HOST in `HOST::GUEST`")
+        }
+        _ => report.help(format!("`tombolo explain {}` tells more", error.code())),
     }
 }

@@ -82,7 +82,7 @@ fn every_error_code_is_explained() {
     let mut text = transcript(folder.path(), &["explain"]);
     for arguments in [
         &["explain", "TB0102"][..],
-        &["explain", "tb0205", "-o", "json"],
+        &["explain", "205", "-o", "json"],
         &["explain", "TB9999"],
     ] {
         text += "\n";
@@ -119,7 +119,8 @@ fn errors_say_what_where_why_and_what_next() {
     for arguments in [
         &["up"][..],
         &["get", "apps"],
-        &["serve", "nothing.wasm"],
+        &["up", "-C", "nowhere"],
+        &["up", "--listen", "8080"],
         &["up", "--timeout", "1s"],
     ] {
         text += &(transcript(at, arguments) + "\n");
@@ -133,6 +134,7 @@ fn errors_say_what_where_why_and_what_next() {
         &["check"],
         &["check", "-o", "json", "-q"],
         &["up", "--listen", "127.0.0.1:0"],
+        &["up", "--config", "nothing.toml"],
         &["invoke", "cart", "--http", "GET cart"],
         &["new", "tombolo", "-o", "name", "--dry-run"],
     ] {
@@ -145,6 +147,46 @@ fn errors_say_what_where_why_and_what_next() {
     text += "\n";
     text += &transcript(at, &["up"]);
     assert_golden("errors.txt", &text);
+}
+
+#[test]
+fn a_bare_file_that_cannot_be_used_is_told_from_one_that_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let files = [
+        ("empty.wasm", ""),
+        ("notes.wasm", "this is no component"),
+        ("broken.wasm", "(component"),
+        ("library.wasm", "(module)"),
+    ];
+    for (name, text) in files {
+        std::fs::write(at.join(name), text).unwrap();
+    }
+    let mut text = String::new();
+    for arguments in [
+        &["serve", "nothing.wasm"][..],
+        &["serve", "."],
+        &["run", "nothing.wasm"],
+        &["serve", "empty.wasm"],
+        &["serve", "notes.wasm"],
+        &["run", "notes.wasm"],
+        &["serve", "broken.wasm"],
+        &["serve", "library.wasm"],
+        &["run", "library.wasm"],
+        &["run", "--dir", "nowhere::/data", "library.wasm"],
+        &["serve", "--dir", "notes.wasm::/data", "library.wasm"],
+    ] {
+        text += &(transcript(at, arguments) + "\n");
+    }
+    let manifest = "[app]\nname = \"shop\"\nversion = \"1.0.0\"\n[functions.plain]\ncomponent = \"notes.wasm\"\n";
+    std::fs::write(at.join("tombolo.toml"), manifest).unwrap();
+    for arguments in [&["build"][..], &["check"]] {
+        text += &(transcript(at, arguments) + "\n");
+    }
+    let granted = manifest.to_owned() + "grants = { directories = [\"nowhere::/data\"] }\n";
+    std::fs::write(at.join("tombolo.toml"), granted).unwrap();
+    text += &transcript(at, &["check"]);
+    assert_golden("files.txt", &text);
 }
 
 #[test]
@@ -278,6 +320,7 @@ fn what_a_node_has_is_shown_in_every_format() {
         &["logs", "-o", "wide", "--tail", "2"],
         &["logs", "--json"],
         &["logs", "--since", "yesterday"],
+        &["logs", "--function", "nobody"],
     ] {
         text += &(transcript(at, arguments) + "\n");
     }

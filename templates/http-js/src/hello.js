@@ -4,7 +4,10 @@ import { greeting } from './greeting.js';
 addEventListener('fetch', (event) => event.respondWith(answer(event.request)));
 
 function answer(request) {
-  const text = greeting(new URL(request.url).pathname);
+  const { pathname } = new URL(request.url);
+  // `tombolo logs` shows it, with the request that it belongs to.
+  console.log(`${request.method} ${pathname}`);
+  const text = greeting(pathname);
   if (text === undefined) {
     return new Response('Try /hello/world\n', { status: 404 });
   }

@@ -4,6 +4,8 @@ use wstd::http::{Body, Error, Request, Response, StatusCode};
 
 #[wstd::http_server]
 async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    // `tombolo logs` shows it, with the request that it belongs to.
+    println!("{} {}", request.method(), request.uri().path());
     let (status, text) = match greeting(request.uri().path()) {
         Some(text) => (StatusCode::OK, text),
         None => (StatusCode::NOT_FOUND, "Try /hello/world\n".to_owned()),

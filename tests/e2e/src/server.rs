@@ -127,8 +127,13 @@ impl Server {
 
     /// Asks the process to drain, without waiting for it.
     pub fn terminate(&self) -> Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Sends the process a signal, by its name.
+    pub fn signal(&self, name: &str) -> Result<()> {
         let status = std::process::Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
+            .args([&format!("-{name}"), &self.child.id().to_string()])
             .status()?;
         if !status.success() {
             bail!("kill failed with {status}");

@@ -7,6 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
+/// The files of the data folder.
+pub const EVENTS: &str = "controller_events.csv.gz";
+pub const DETECTORS: &str = "controller_config.csv.gz";
+
 /// Rows of millisecond, event id, parameter: the wire form of `examples/smart-traffic/README.md`.
 pub type Events = Vec<(u16, u16, u16)>;
 
@@ -29,11 +33,9 @@ pub struct Recording {
 impl Recording {
     /// Reads the events and the detector table from the example's data folder.
     pub fn read(folder: &Path) -> Result<Self> {
-        let detectors = unpack(&folder.join("controller_config.csv.gz"))?;
-        Self::parse(
-            &unpack(&folder.join("controller_events.csv.gz"))?,
-            detectors,
-        )
+        let detectors = unpack(&folder.join(DETECTORS))?;
+        let events = folder.join(EVENTS);
+        Self::parse(&unpack(&events)?, detectors).with_context(|| events.display().to_string())
     }
 
     /// Every second from the first to the last event has a batch, and one more follows them: the tick that lets the last
@@ -47,7 +49,7 @@ impl Recording {
         for (index, line) in events.lines().enumerate().skip(1) {
             recording
                 .push(line)
-                .with_context(|| format!("line {} of the events", index + 1))?;
+                .with_context(|| format!("line {}", index + 1))?;
         }
         let last = recording
             .seconds
@@ -67,7 +69,12 @@ impl Recording {
             self.device.is_empty() || self.device == device,
             "the recording is of one device"
         );
-        let (event, parameter) = (next()?.parse()?, next()?.parse()?);
+        let mut number = |field: &str| -> Result<u16> {
+            let text = next()?;
+            text.parse()
+                .with_context(|| format!("the {field} `{text}` is no number up to {}", u16::MAX))
+        };
+        let (event, parameter) = (number("event id")?, number("parameter")?);
         self.device = device.into();
         self.second(time)?
             .events
@@ -80,7 +87,7 @@ impl Recording {
         let first = self.seconds.first().map_or(time, |second| second.time);
         ensure!(
             time - first >= self.seconds.len() as i64 - 1,
-            "the recording is not in order of time"
+            "the event is older than the one before it"
         );
         while (self.seconds.len() as i64) <= time - first {
             let sequence = self.seconds.len() as u64;
@@ -92,6 +99,13 @@ impl Recording {
             self.seconds.push(second);
         }
         self.seconds.last_mut().context("there is none")
+    }
+
+    /// The begin of the quarter hour of the last event, as the reference writes it.
+    pub fn last_quarter(&self) -> String {
+        // The last batch is the tick that ends it.
+        let tick = self.seconds.last().map_or(0, |second| second.time);
+        written(tick - 900)
     }
 
     pub fn device(&self) -> &str {
@@ -133,6 +147,26 @@ fn instant(stamp: &str) -> Result<(i64, u16)> {
     Ok((time, u16::try_from(microsecond / 1_000)?))
 }
 
+/// The way back: `2024-04-15 12:00:00` of seconds since 1970.
+fn written(time: i64) -> String {
+    let (day, second) = (time.div_euclid(86_400), time.rem_euclid(86_400));
+    // From the first day of a year that cannot be later than the one that is looked for.
+    let mut year = 1970 + day.div_euclid(366);
+    while days(year + 1, 1, 1) <= day {
+        year += 1;
+    }
+    let month = (1..=12)
+        .rev()
+        .find(|month| days(year, *month, 1) <= day)
+        .unwrap_or(1);
+    let of_month = day - days(year, month, 1) + 1;
+    let (hour, minute) = (second / 3_600, second / 60 % 60);
+    format!(
+        "{year:04}-{month:02}-{of_month:02} {hour:02}:{minute:02}:{:02}",
+        second % 60
+    )
+}
+
 /// Days since 1970-01-01 in the Gregorian calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -168,6 +202,43 @@ mod tests {
         );
         assert_eq!(recording.seconds()[2].events, [(500, 82, 4)]);
         assert_eq!(recording.device(), "7");
+        assert_eq!(recording.last_quarter(), "2024-04-15 12:00:00");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_with_its_number_and_value() {
+        let event = "2024-04-15 12:14:56.000000,7,1,2\n";
+        for (line, told) in [
+            (
+                "2024-04-15 12:14:57.000000,7,x1,2",
+                "line 3: the event id `x1` is no number up to 65535",
+            ),
+            (
+                "2024-04-15 12:14:57.000000,7,1,-2",
+                "line 3: the parameter `-2` is no number up to 65535",
+            ),
+            (
+                "2024-04-15 12:14:00.000000,7,1,2",
+                "line 3: the event is older than the one before it",
+            ),
+            ("yesterday,7,1,2", "line 3: `yesterday` is no time"),
+        ] {
+            let error =
+                Recording::parse(&format!("head\n{event}{line}\n"), String::new()).unwrap_err();
+            assert!(format!("{error:#}").starts_with(told), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_as_it_is_read() {
+        for stamp in [
+            "1970-01-01 00:00:00",
+            "2024-02-29 23:59:59",
+            "2024-12-31 12:45:00",
+        ] {
+            let (time, _) = instant(&format!("{stamp}.000000")).unwrap();
+            assert_eq!(written(time), stamp);
+        }
     }
 
     #[test]

@@ -92,6 +92,12 @@ impl Reference {
         Ok(Self(totals))
     }
 
+    /// The begin of the last quarter hour that has a total.
+    pub fn last_quarter(&self) -> &str {
+        let quarters = self.0.keys().map(|(_, _, quarter)| quarter.as_str());
+        quarters.max().unwrap_or_default()
+    }
+
     pub fn totals(&self) -> usize {
         self.0.len()
     }

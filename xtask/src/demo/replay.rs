@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::recording::{Recording, Second};
+use super::recording::{DETECTORS, Recording, Second};
 
 /// How often a batch is sent when the answer is "later" (429, 502, 503, 504); the function takes it once.
 const ATTEMPTS: u32 = 6;
@@ -95,12 +95,22 @@ fn configure(agent: &ureq::Agent, url: &str, table: &str) -> Result<()> {
         .header("content-type", "text/csv")
         .send(table)?;
     let status = answer.status();
+    let text = answer.body_mut().read_to_string()?;
     ensure!(
         status.is_success(),
-        "the detector table was answered {status}: {}",
-        answer.body_mut().read_to_string()?
+        "{DETECTORS} was answered {status}: {}",
+        detail(&text)
     );
     Ok(())
+}
+
+/// What a problem says in words; any other answer as it is.
+fn detail(text: &str) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        detail: String,
+    }
+    serde_json::from_str(text).map_or_else(|_| text.into(), |problem: Problem| problem.detail)
 }
 
 fn send(agent: &ureq::Agent, url: &str, second: &Second, counts: &mut Counts) -> Result<Answer> {
@@ -128,9 +138,10 @@ fn send(agent: &ureq::Agent, url: &str, second: &Second, counts: &mut Counts) ->
         }
         if !matches!(answer.status().as_u16(), 429 | 502 | 503 | 504) || attempt == ATTEMPTS {
             bail!(
-                "batch {} was answered {}: {text}",
+                "batch {} was answered {}: {}",
                 second.sequence,
-                answer.status()
+                answer.status(),
+                detail(&text)
             );
         }
         counts.retried += 1;
@@ -142,6 +153,12 @@ fn send(agent: &ureq::Agent, url: &str, second: &Second, counts: &mut Counts) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_is_told_in_its_words() {
+        assert_eq!(detail(r#"{"status":400,"detail":"line 3"}"#), "line 3");
+        assert_eq!(detail("no"), "no");
+    }
 
     #[test]
     fn latencies_are_ranked() {

@@ -221,9 +221,9 @@ async fn a_node_without_listeners_invokes_and_ends_at_once() {
         node.invoke(call("absent", 0)).await.unwrap_err().code,
         Code::NotFound
     );
-    let shutdown = tokio_util::sync::CancellationToken::new();
-    shutdown.cancel();
-    node.run(shutdown).await.unwrap();
+    let stop = tombolo_node::Stop::default();
+    stop.drain.cancel();
+    node.run(stop).await.unwrap();
 }
 
 fn empty() -> tombolo_core::Body {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tombolo_api::{Address, Client};
 use tombolo_manifest::{Manifest, NodeConfig};
-use tombolo_node::{AppSource, Node, NodeHandle, NodeOptions, RunError, StartError};
+use tombolo_node::{AppSource, Node, NodeHandle, NodeOptions, RunError, StartError, Stop};
 use tombolo_telemetry::Telemetry;
 
 /// Turns of a loop that keep a function busy for a second or so.
@@ -84,8 +84,9 @@ impl Site {
         })
         .await?;
         let (handle, telemetry) = (node.handle(), node.telemetry().clone());
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(node.run(shutdown.clone()));
+        let stop = Stop::default();
+        let shutdown = stop.drain.clone();
+        let task = tokio::spawn(node.run(stop));
         let client = Client::new(self.address().unwrap());
         Ok(Running {
             handle,

@@ -10,8 +10,8 @@ pub struct Bucket(pub(super) KeyValue);
 
 /// Keys in one page of a listing.
 pub(super) const PAGE_KEYS_MAX: usize = 1000;
-/// Keys of a listing that has no pages.
-const ALL_KEYS_MAX: usize = 100_000;
+/// Bytes of keys in a listing that has no pages.
+const ALL_KEYS_BYTES_MAX: usize = 4 << 20;
 
 impl State {
     /// The granted store of this name; `None` when the manifest does not grant it.
@@ -25,20 +25,22 @@ impl Bucket {
     /// Every key of the store, for interfaces without pages.
     pub(super) fn all_keys(&self) -> Result<Vec<String>, String> {
         let mut keys: Vec<String> = Vec::new();
+        let mut bytes = 0;
         loop {
             let page = self
                 .0
                 .keys(keys.last().map(String::as_str), PAGE_KEYS_MAX)
                 .map_err(text)?;
             let last = page.len() < PAGE_KEYS_MAX;
+            bytes += page.iter().map(String::len).sum::<usize>();
             keys.extend(page);
+            if bytes > ALL_KEYS_BYTES_MAX {
+                return Err(format!(
+                    "the store has more than {ALL_KEYS_BYTES_MAX} bytes of keys; list them by an interface with pages"
+                ));
+            }
             if last {
                 return Ok(keys);
-            }
-            if keys.len() >= ALL_KEYS_MAX {
-                return Err(format!(
-                    "the store has more than {ALL_KEYS_MAX} keys; list them by an interface with pages"
-                ));
             }
         }
     }

@@ -37,6 +37,9 @@ pub struct Cas {
     seen: Option<Bytes>,
 }
 
+/// Bytes that all such values of an instance may have: they are the host's memory.
+const SEEN_BYTES_MAX: usize = 16 << 20;
+
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     store::add_to_linker::<_, Capabilities>(linker, |state| state)?;
     atomics::add_to_linker::<_, Capabilities>(linker, |state| state)?;
@@ -52,6 +55,29 @@ fn other(error: tombolo_store::StoreError) -> store::Error {
 impl State {
     fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<KeyValue> {
         Ok(self.table.get(bucket)?.0.clone())
+    }
+
+    fn keep(&mut self, cas: Cas) -> Answer<Resource<Cas>> {
+        let bytes = self.seen_bytes + cas.seen_bytes();
+        if bytes > SEEN_BYTES_MAX {
+            let detail = format!("the values of all `cas` have more than {SEEN_BYTES_MAX} bytes");
+            return Ok(Err(store::Error::Other(detail)));
+        }
+        let kept = self.table.push(cas)?;
+        self.seen_bytes = bytes;
+        Ok(Ok(kept))
+    }
+
+    fn forget(&mut self, cas: Resource<Cas>) -> wasmtime::Result<Cas> {
+        let cas = self.table.delete(cas)?;
+        self.seen_bytes -= cas.seen_bytes();
+        Ok(cas)
+    }
+}
+
+impl Cas {
+    fn seen_bytes(&self) -> usize {
+        self.seen.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -137,13 +163,13 @@ impl atomics::Host for State {
         cas: Resource<Cas>,
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), atomics::CasError>> {
-        let Cas { store, key, seen } = self.table.delete(cas)?;
+        let Cas { store, key, seen } = self.forget(cas)?;
         match store.swap(&key, seen, value.into()).await {
             Ok(Swapped::Done) => Ok(Ok(())),
-            Ok(Swapped::Changed(seen)) => {
-                let newer = self.table.push(Cas { store, key, seen })?;
-                Ok(Err(atomics::CasError::CasFailed(newer)))
-            }
+            Ok(Swapped::Changed(seen)) => Ok(Err(match self.keep(Cas { store, key, seen })? {
+                Ok(newer) => atomics::CasError::CasFailed(newer),
+                Err(error) => atomics::CasError::StoreError(error),
+            })),
             Err(error) => Ok(Err(atomics::CasError::StoreError(other(error)))),
         }
     }
@@ -153,7 +179,7 @@ impl atomics::HostCas for State {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
         let store = self.bucket(&bucket)?;
         match store.get(&key) {
-            Ok(seen) => Ok(Ok(self.table.push(Cas { store, key, seen })?)),
+            Ok(seen) => self.keep(Cas { store, key, seen }),
             Err(error) => Ok(Err(other(error))),
         }
     }
@@ -163,8 +189,7 @@ impl atomics::HostCas for State {
     }
 
     fn drop(&mut self, cas: Resource<Cas>) -> wasmtime::Result<()> {
-        self.table.delete(cas)?;
-        Ok(())
+        self.forget(cas).map(|_| ())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The HTTP client of functions: resolves once, checks every address, and connects to the address it checked.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -16,7 +17,9 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
+use tombolo_core::FunctionId;
 use tombolo_manifest::HttpGrant;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
@@ -39,14 +42,34 @@ pub(crate) trait Network: Send + Sync {
 
 /// The network of this machine.
 #[derive(Debug)]
-pub(crate) struct Machine;
+pub(crate) struct Machine {
+    lookups: Arc<Semaphore>,
+}
+
+/// Names that are looked up at once. The system's resolver holds a thread until its own time-out,
+/// which comes late when the uplink is down; files and code need those threads too.
+const LOOKUPS_MAX: usize = 4;
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self {
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
+    }
+}
 
 impl Network for Machine {
     fn resolve(&self, host: &str, port: u16) -> Answer<Vec<IpAddr>> {
-        let host = host.to_string();
+        let (host, lookups) = (host.to_string(), Arc::clone(&self.lookups));
         Box::pin(async move {
-            let addresses = tokio::net::lookup_host((host, port)).await?;
-            Ok(addresses.map(|address| address.ip()).collect())
+            let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            let lookup = tokio::task::spawn_blocking(move || {
+                // Given back when the resolver is done, also when nobody waits for it any more.
+                let _permit = permit;
+                let addresses = (host.as_str(), port).to_socket_addrs()?;
+                Ok(addresses.map(|address| address.ip()).collect())
+            });
+            lookup.await.map_err(io::Error::other)?
         })
     }
 
@@ -64,6 +87,54 @@ impl Network for Machine {
 pub(crate) struct Client {
     network: Arc<dyn Network>,
     tls: TlsConnector,
+    connections: Connections,
+}
+
+/// Outgoing connections that one function may have at once.
+const FUNCTION_CONNECTIONS_MAX: usize = 128;
+/// Outgoing connections that all functions of a node may have at once.
+const NODE_CONNECTIONS_MAX: usize = 1024;
+
+/// The places for outgoing connections: every connection holds a file descriptor of the node.
+#[derive(Clone)]
+struct Connections {
+    node: Arc<Semaphore>,
+    functions: Arc<Mutex<HashMap<FunctionId, Weak<Semaphore>>>>,
+}
+
+/// A place among a function's connections and one among the node's.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit, Arc<Semaphore>);
+
+impl Connections {
+    fn new() -> Self {
+        Self {
+            node: Arc::new(Semaphore::new(NODE_CONNECTIONS_MAX)),
+            functions: Arc::default(),
+        }
+    }
+
+    /// A place at once, or none.
+    fn take(&self, function: &FunctionId) -> Option<Place> {
+        let own = self.of(function);
+        let place = Arc::clone(&own).try_acquire_owned().ok()?;
+        let of_node = Arc::clone(&self.node).try_acquire_owned().ok()?;
+        Some((place, of_node, own))
+    }
+
+    /// The places of a function, which are there as long as it has a connection.
+    fn of(&self, function: &FunctionId) -> Arc<Semaphore> {
+        let mut functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = functions.get(function).and_then(Weak::upgrade) {
+            return places;
+        }
+        functions.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(FUNCTION_CONNECTIONS_MAX));
+        functions.insert(function.clone(), Arc::downgrade(&places));
+        places
+    }
 }
 
 /// A response and what keeps its connection going.
@@ -89,17 +160,24 @@ impl Client {
         Self {
             network,
             tls: TlsConnector::from(Arc::new(config)),
+            connections: Connections::new(),
         }
     }
 
-    /// Sends a request to where the grants allow. No redirect is followed: the function sees it and
-    /// asks anew, and is checked anew.
+    /// Sends a request of `function` to where the grants allow; `refused` is told what they do not. No
+    /// redirect is followed: the function sees it and asks anew, and is checked anew.
     pub(crate) async fn send(
         &self,
+        function: &FunctionId,
         mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
         grants: &[HttpGrant],
+        refused: impl Fn(&Refusal),
     ) -> Result<Exchange, Error> {
+        let refused = |refusal: Refusal| {
+            refused(&refusal);
+            error_of(&refusal)
+        };
         let destination = Destination::of(request.uri()).map_err(refused)?;
         let address_granted = destination.check_granted(grants).map_err(refused)?;
         let options = options.unwrap_or(RequestOptions {
@@ -107,7 +185,11 @@ impl Client {
             first_byte_timeout: None,
             between_bytes_timeout: None,
         });
-        let connect = self.connect(&destination, address_granted);
+        let place = self
+            .connections
+            .take(function)
+            .ok_or(Error::ConnectionLimitReached)?;
+        let connect = self.connect(&destination, address_granted, &refused);
         let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let stream = tokio::time::timeout(connect_timeout, connect)
             .await
@@ -139,6 +221,7 @@ impl Client {
             }
         });
         let driver = async move {
+            let _place = place;
             if connection.is_terminated() {
                 Ok(())
             } else {
@@ -152,6 +235,7 @@ impl Client {
         &self,
         destination: &Destination,
         address_granted: bool,
+        refused: &impl Fn(Refusal) -> Error,
     ) -> Result<Box<dyn Connection>, Error> {
         let addresses = match destination.address() {
             Some(address) => vec![address],
@@ -201,8 +285,7 @@ impl Client {
     }
 }
 
-fn refused(refusal: Refusal) -> Error {
-    tracing::warn!(%refusal, "an outgoing request was refused");
+fn error_of(refusal: &Refusal) -> Error {
     match refusal {
         Refusal::Host | Refusal::Scheme => Error::HttpRequestUriInvalid,
         Refusal::NotGranted(_) => Error::HttpRequestDenied,
@@ -274,8 +357,12 @@ mod tests {
             .to_string();
         let request = Request::get(url).header("host", host).body(body).unwrap();
         let grants: Vec<HttpGrant> = grants.iter().map(|g| g.parse().unwrap()).collect();
+        let function = FunctionId {
+            app: "app".parse().unwrap(),
+            function: "function".parse().unwrap(),
+        };
         Client::new(network.clone())
-            .send(request, None, &grants)
+            .send(&function, request, None, &grants, |_| ())
             .await
     }
 
@@ -332,6 +419,22 @@ mod tests {
             );
             assert!(network.connects.lock().unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn a_function_has_its_own_places_and_gets_them_back() {
+        let connections = Connections::new();
+        let id = |name: &str| FunctionId {
+            app: "app".parse().unwrap(),
+            function: name.parse().unwrap(),
+        };
+        let taken: Vec<_> = (0..FUNCTION_CONNECTIONS_MAX)
+            .map(|_| connections.take(&id("greedy")).unwrap())
+            .collect();
+        assert!(connections.take(&id("greedy")).is_none());
+        assert!(connections.take(&id("modest")).is_some());
+        drop(taken);
+        assert!(connections.take(&id("greedy")).is_some());
     }
 
     #[tokio::test]

@@ -28,8 +28,10 @@ use wasmtime_wasi_http::{
 };
 
 pub(crate) use client::{Client, Machine};
+pub(crate) use policy::{Refusal, special};
 
 use crate::function::Grants;
+use crate::output::InvocationLog;
 use crate::publishing::{Publisher, Publishing};
 use crate::state::State;
 
@@ -56,6 +58,8 @@ pub(crate) struct Egress {
     pub(crate) grants: Arc<Grants>,
     pub(crate) http: Client,
     pub(crate) dispatcher: Option<Weak<dyn Invoke>>,
+    /// Where the function's users read what was refused; a command has none.
+    pub(crate) log: Option<Arc<InvocationLog>>,
     pub(crate) publishing: Publishing,
 }
 
@@ -108,7 +112,18 @@ impl WasiHttpHooks for Egress {
             return Box::new(async move { Ok((answer.await, done())) });
         }
         let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
-        Box::new(async move { client.send(request, options, &grants.http).await })
+        let (function, log) = (self.caller.function.clone(), self.log.clone());
+        Box::new(async move {
+            let refused = |refusal: &Refusal| {
+                tracing::debug!(%function, %refusal, "an outgoing request was refused");
+                if let Some(log) = &log {
+                    log.refused(&format!("an outgoing request was refused: {refusal}"));
+                }
+            };
+            client
+                .send(&function, request, options, &grants.http, refused)
+                .await
+        })
     }
 }
 
@@ -190,7 +205,11 @@ impl Egress {
             function: parse(function)?,
         };
         if callee.app != *own && !self.grants.functions.contains(&callee) {
-            tracing::warn!(caller = %self.caller.function, %callee, "a call of another app's function was refused");
+            if let Some(log) = &self.log {
+                log.refused(&format!(
+                    "a call of {callee} was refused; `grants.functions = [\"{callee}\"]` in the manifest would allow it"
+                ));
+            }
             return Err(Error::HttpRequestDenied);
         }
         Ok(callee)

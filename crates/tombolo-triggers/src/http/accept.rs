@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tombolo_telemetry::Telemetry;
 
+use super::clients::Clients;
 use super::worker::Worker;
 
 /// How long accepting rests when the system has no file descriptor left.
@@ -22,6 +23,7 @@ pub struct Acceptor {
     pub workers: Vec<Worker>,
     /// One permit for each connection that may be open.
     pub permits: Arc<Semaphore>,
+    pub clients: Clients,
     pub telemetry: Telemetry,
     /// The listener that is asked first, so that a busy one does not starve the others.
     pub first: usize,
@@ -77,6 +79,11 @@ impl Acceptor {
     ) {
         match stream {
             Ok(stream) => {
+                let Some(permit) = self.clients.enter(client.ip(), permit) else {
+                    self.telemetry.http().connection_refused();
+                    tracing::debug!(%client, "a client with as many connections as allowed opened one more");
+                    return;
+                };
                 if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open()) {
                     worker.hand(stream, client, permit, &self.telemetry).await;
                 }

@@ -10,7 +10,9 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use tombolo_core::header::{CLIENT_IP, NODE, REQUEST_ID, TIER, TRACEPARENT, strip_reserved};
-use tombolo_core::{Blame, Body, Call, CallContext, Code, Failure, FunctionId, TraceContext};
+use tombolo_core::{
+    AnswerDeadline, Blame, Body, Call, CallContext, Code, Failure, FunctionId, TraceContext,
+};
 use tombolo_telemetry::name;
 
 use super::answer_body::AnswerBody;
@@ -200,6 +202,7 @@ fn dress_answer(
     for name in &HOP_BY_HOP {
         head.headers.remove(name);
     }
+    let deadline = head.extensions.remove::<AnswerDeadline>();
     let promised = head
         .headers
         .get(header::CONTENT_LENGTH)
@@ -207,7 +210,7 @@ fn dress_answer(
     let body = if is_head {
         AnswerBody::none(exchange)
     } else {
-        AnswerBody::streamed(body, promised, exchange)
+        AnswerBody::streamed(body, promised, exchange).until(deadline)
     };
     Response::from_parts(head, body)
 }

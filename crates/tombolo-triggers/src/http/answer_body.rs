@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tombolo_core::{Blame, Body, BodyError, Code, Failure};
+use tokio::time::Instant;
+use tombolo_core::{AnswerDeadline, Blame, Body, BodyError, Code, Failure};
 
 use super::exchange::Exchange;
 use super::streams::StreamState;
@@ -20,6 +21,7 @@ pub struct AnswerBody {
     promised_bytes: Option<u64>,
     /// HTTP/2 only: tells the stream's guard whether the client takes what it is given.
     stream: Option<Rc<StreamState>>,
+    deadline: Option<Instant>,
     /// HTTP/2 only: what is left of a part that was too long to be given at once.
     held: Bytes,
 }
@@ -59,7 +61,19 @@ impl AnswerBody {
         self.exchange.as_ref().map(Exchange::elapsed)
     }
 
+    /// The answer is to have ended by then, whether its client reads it or not.
+    pub fn until(mut self, deadline: Option<AnswerDeadline>) -> Self {
+        self.deadline = deadline.map(|AnswerDeadline(deadline)| deadline.into());
+        self
+    }
+
+    /// Shows the deadline to whoever watches the client: the guard of a stream, or of the connection.
     pub fn watched_by(mut self, stream: Option<Rc<StreamState>>) -> Self {
+        if let (None, Some(exchange)) = (&stream, &self.exchange) {
+            exchange.connection().answer_deadline.set(self.deadline);
+        } else if let Some(stream) = &stream {
+            stream.end_by(self.deadline);
+        }
         self.stream = stream;
         self
     }
@@ -70,6 +84,7 @@ impl AnswerBody {
             exchange: Some(exchange),
             promised_bytes: None,
             stream: None,
+            deadline: None,
             held: Bytes::new(),
         }
     }

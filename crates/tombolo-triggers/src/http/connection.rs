@@ -323,7 +323,10 @@ impl Watch {
         }
         if state.write_stalled.get() {
             let since = since(waiting, Wait::Take(state.writes.get()));
-            return Some((since + config.body_idle_timeout, End::Idle));
+            let patience = since + config.body_idle_timeout;
+            let answer = state.answer_deadline.get();
+            let deadline = answer.map_or(patience, |answer| answer.min(patience));
+            return Some((deadline, End::Idle));
         }
         if state.in_flight.get() == 0 && state.head_begun.get() {
             let since = since(waiting, Wait::Head);

@@ -88,6 +88,8 @@ pub struct Drain {
     pub closing: CancellationToken,
     /// Whatever is still there is cut.
     pub cut: CancellationToken,
+    /// Nothing needs the worker threads any more: not even what functions do after their answers.
+    pub over: CancellationToken,
 }
 
 /// The steps of a shutdown that a connection looks at.
@@ -99,6 +101,13 @@ pub enum Phase {
 }
 
 impl Drain {
+    pub fn new(cut: CancellationToken) -> Self {
+        Self {
+            cut,
+            ..Self::default()
+        }
+    }
+
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Open,

@@ -33,6 +33,8 @@ pub struct ConnectionState {
     pub write_stalled: Cell<bool>,
     /// How often it has taken some.
     pub writes: Cell<u64>,
+    /// HTTP/1.1 only: when the answer in flight must have ended.
+    pub answer_deadline: Cell<Option<Instant>>,
     /// An answer broke: the connection must not end as if it were whole.
     pub broken: Cell<bool>,
     /// A request was refused before its body was read.
@@ -57,6 +59,7 @@ impl ConnectionState {
             head_begun: Cell::new(false),
             write_stalled: Cell::new(false),
             writes: Cell::new(0),
+            answer_deadline: Cell::new(None),
             broken: Cell::new(false),
             refused_body: Cell::new(false),
             lingering: Cell::new(false),

@@ -11,6 +11,7 @@
 mod accept;
 mod answer;
 mod answer_body;
+mod clients;
 mod connection;
 mod exchange;
 mod files;

@@ -1,6 +1,7 @@
 //! The listener's life: workers started, connections accepted, and at the end a drain that loses no request.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tombolo_manifest::Tier;
 use tombolo_telemetry::Telemetry;
 
 use super::accept::Acceptor;
+use super::clients::Clients;
 use super::front::{Drain, FrontParts};
 use super::listener::HttpServer;
 use super::routes::Routes;
@@ -51,6 +53,11 @@ pub struct HttpService {
     pub verbose: bool,
     /// How many worker threads; at least one.
     pub cores: usize,
+    /// Cuts what a drain still waits for.
+    pub cut: CancellationToken,
+    /// What functions still do when the last connection has ended. The worker threads, which run it, stay until it is
+    /// done or cut.
+    pub afterwards: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl HttpService {
@@ -60,17 +67,25 @@ impl HttpService {
     ///
     /// # Errors
     /// A thread or a runtime could not be started; nothing was served then.
-    pub fn run(self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
+    pub fn run(mut self, shutdown: &CancellationToken) -> Result<(), ServiceError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(ServiceError::Accept)?;
-        let drain = Drain::default();
+        let drain = Drain::new(self.cut.clone());
+        // However this ends, the threads end with it.
+        let over = drain.over.clone().drop_guard();
         let (workers, threads) = self.start_workers(&drain).map_err(ServiceError::Worker)?;
-        let served = runtime.block_on(self.serve(workers, &drain, shutdown));
+        let afterwards = std::mem::replace(&mut self.afterwards, Box::pin(async {}));
+        let served = runtime.block_on(async {
+            self.serve(workers, &drain, shutdown).await?;
+            drain.cut.run_until_cancelled(afterwards).await;
+            Ok(())
+        });
         if served.is_err() {
             drain.cut.cancel();
         }
+        drop(over);
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");
@@ -129,6 +144,7 @@ impl HttpService {
             listeners,
             workers,
             permits: permits.clone(),
+            clients: Clients::new(config.connections_per_client_max),
             telemetry: self.telemetry,
             first: 0,
         };
@@ -168,18 +184,14 @@ async fn finish(
     let mut all_ended = std::pin::pin!(permits.acquire_many(connections_max));
     drain.begin();
     tracing::info!("listeners closed, draining");
-    if timeout_at(start + idle_grace, all_ended.as_mut())
-        .await
-        .is_ok()
-    {
-        return;
+    let at_once = timeout_at(start + idle_grace, all_ended.as_mut());
+    match drain.cut.run_until_cancelled(at_once).await {
+        Some(Err(_)) => {}
+        Some(Ok(_)) | None => return,
     }
     drain.close();
-    if timeout_at(start + drain_timeout, all_ended.as_mut())
-        .await
-        .is_ok()
-    {
-        return;
+    let in_time = timeout_at(start + drain_timeout, all_ended);
+    if let Some(Err(_)) = drain.cut.run_until_cancelled(in_time).await {
+        drain.cut.cancel();
     }
-    drain.cut.cancel();
 }

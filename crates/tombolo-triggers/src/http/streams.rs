@@ -17,9 +17,15 @@ pub struct StreamState {
     parts: Cell<u64>,
     /// A part was given and the next one has not been asked for.
     waits_for_client: Cell<bool>,
+    deadline: Cell<Option<Instant>>,
 }
 
 impl StreamState {
+    /// The answer is to have ended by then.
+    pub fn end_by(&self, deadline: Option<Instant>) {
+        self.deadline.set(deadline);
+    }
+
     /// The body was asked for a part, and gave one or not.
     pub fn given(&self, part: bool) {
         self.waits_for_client.set(part);
@@ -119,7 +125,9 @@ impl Future for Stream {
             this.timer = None;
             return Poll::Pending;
         }
-        let deadline = Instant::now() + this.idle_timeout;
+        let patience = Instant::now() + this.idle_timeout;
+        let answer = this.state.deadline.get();
+        let deadline = answer.map_or(patience, |answer| answer.min(patience));
         let parts = this.state.parts.get();
         let timer = this
             .timer

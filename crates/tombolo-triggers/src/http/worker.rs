@@ -9,16 +9,17 @@ use std::thread::JoinHandle;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tombolo_telemetry::Telemetry;
 
+use super::clients::Permit;
 use super::connection;
 use super::front::{Front, FrontParts};
 
 /// Connections that were accepted and wait for a worker that is busy.
 const HANDOFFS_MAX: usize = 64;
-/// Threads that read static files for one worker.
+/// Threads of one worker that read static files and look up names; of these look-ups there are few at once.
 const BLOCKING_THREADS_MAX: usize = 16;
 
 /// An accepted connection on its way to a worker.
@@ -30,13 +31,13 @@ pub struct Handoff {
 
 /// One of the connections that the node may have, given back when dropped.
 pub struct Slot {
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
     open: Arc<AtomicUsize>,
     telemetry: Telemetry,
 }
 
 impl Slot {
-    fn take(permit: OwnedSemaphorePermit, worker: &Worker, telemetry: &Telemetry) -> Self {
+    fn take(permit: Permit, worker: &Worker, telemetry: &Telemetry) -> Self {
         worker.open.fetch_add(1, Ordering::Relaxed);
         telemetry.http().connection_opened();
         Self {
@@ -74,7 +75,7 @@ impl Worker {
         let (sender, receiver) = mpsc::channel(HANDOFFS_MAX);
         let thread = std::thread::Builder::new()
             .name(format!("http-{index}"))
-            .spawn(move || serve(&runtime, front, tls, receiver))?;
+            .spawn(move || serve(runtime, front, tls, receiver))?;
         Ok((
             Self {
                 sender,
@@ -94,7 +95,7 @@ impl Worker {
         &self,
         stream: StdTcpStream,
         client: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
         telemetry: &Telemetry,
     ) {
         let slot = Slot::take(permit, self, telemetry);
@@ -114,13 +115,20 @@ impl Worker {
 }
 
 fn serve(
-    runtime: &Runtime,
+    runtime: Runtime,
     front: FrontParts,
     tls: Option<Arc<rustls::ServerConfig>>,
     receiver: mpsc::Receiver<Handoff>,
 ) {
     let front = Rc::new(Front::new(front));
-    LocalSet::new().block_on(runtime, take_connections(front, tls, receiver));
+    let over = front.drain.over.clone();
+    LocalSet::new().block_on(&runtime, async {
+        take_connections(front, tls, receiver).await;
+        // What functions do after their answers has its timers and sockets on this runtime.
+        over.cancelled().await;
+    });
+    // A look-up of a name cannot be cancelled and must not hold up the end.
+    runtime.shutdown_background();
 }
 
 async fn take_connections(
@@ -147,7 +155,7 @@ async fn take_connections(
     if !connections.is_empty() {
         tracing::warn!(
             connections = connections.len(),
-            "drain deadline passed, connections cut"
+            "the drain has ended, connections cut"
         );
     }
     connections.shutdown().await;

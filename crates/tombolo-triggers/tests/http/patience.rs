@@ -168,6 +168,50 @@ async fn connections_beyond_the_bound_wait() {
 }
 
 #[tokio::test]
+async fn a_client_has_no_more_connections_than_its_share() {
+    let server = Server::with(HttpConfig {
+        connections_per_client_max: 2,
+        ..config()
+    });
+    let mut first = server.http1().await;
+    let mut second = server.http1().await;
+    assert_eq!(first.send(get("/hello")).await.unwrap().status, 200);
+    assert_eq!(second.send(get("/hello")).await.unwrap().status, 200);
+    let mut third = server.connect().await;
+    assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
+    assert_eq!(first.send(get("/hello")).await.unwrap().status, 200);
+    drop(second);
+    while server.telemetry.http().connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut fourth = server.http1().await;
+    assert_eq!(fourth.send(get("/hello")).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_ends_at_its_deadline() {
+    let mut server = Server::with(HttpConfig {
+        body_idle_timeout: Duration::from_secs(600),
+        ..config()
+    });
+    let mut stream = server.connect().await;
+    let request = b"GET /unread HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    server.dropped.recv().await.unwrap();
+    let mut http2 = Http2::with_window(server.connect().await, 1000).await;
+    let mut request = get("/unread");
+    *request.uri_mut() = "http://tests/unread".parse().unwrap();
+    let answer = http2.0.send_request(request).await.unwrap();
+    server.dropped.recv().await.unwrap();
+    assert_eq!(
+        http2.send(get("/hello")).await.unwrap().status,
+        200,
+        "only the stream is reset"
+    );
+    drop((answer, stream));
+}
+
+#[tokio::test]
 async fn each_head_has_its_own_time() {
     let server = Server::with(HttpConfig {
         header_timeout: SHORT * 2,

@@ -28,7 +28,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tombolo_core::{
-    Blame, Body, BodyError, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Limit,
+    AnswerDeadline, Blame, Body, BodyError, Call, Code, Failure, FunctionId, Invoke, InvokeFuture,
+    Limit,
 };
 use tombolo_manifest::{HttpConfig, Tier};
 use tombolo_telemetry::{Telemetry, TelemetryOptions};
@@ -115,6 +116,12 @@ async fn run(call: Call, dropped: mpsc::Sender<()>) -> Result<Response<Body>, Fa
             .body(full(""))
             .unwrap()),
         "endless" => Ok(Response::new(Endless(Guard(dropped)).boxed_unsync())),
+        "unread" => {
+            let mut response = Response::new(Endless(Guard(dropped)).boxed_unsync());
+            let deadline = std::time::Instant::now() + Duration::from_millis(100);
+            response.extensions_mut().insert(AnswerDeadline(deadline));
+            Ok(response)
+        }
         "never" => {
             let _guard = Guard(dropped);
             std::future::pending().await
@@ -240,6 +247,7 @@ impl Server {
             "short",
             "empty",
             "endless",
+            "unread",
             "never",
             "busy",
             "trap",
@@ -270,6 +278,8 @@ impl Server {
             tier: Tier::Device,
             verbose,
             cores: 2,
+            cut: CancellationToken::new(),
+            afterwards: Box::pin(async {}),
         };
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();

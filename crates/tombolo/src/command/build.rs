@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use tombolo_core::{Code, Name};
 use tombolo_manifest::{Function, Manifest};
 
 use crate::app;
-use crate::arguments::{Build, Global};
+use crate::arguments::{Build, Format, Global};
 use crate::error::Error;
 use crate::output::{Output, Row};
 use crate::toolchain::Tool;
@@ -48,7 +49,9 @@ pub async fn run(arguments: &Build, global: &Global, output: &Output) -> Result<
     let manifest = app::manifest(&folder)?;
     let chosen = choose(&manifest, &arguments.functions)?;
     if chosen.is_empty() {
-        output.progress("no function has a build command");
+        output.progress(
+            "no function has a build command: `build = { command = \"…\" }` in [functions.NAME] gives it one",
+        );
     }
     let built: Vec<Built> = chosen
         .iter()
@@ -62,6 +65,9 @@ pub async fn run(arguments: &Build, global: &Global, output: &Output) -> Result<
         .collect();
     if !arguments.dry_run {
         build(&folder, &chosen, output).await?;
+    }
+    if built.is_empty() && matches!(output.format, Format::Table | Format::Wide) {
+        return Ok(());
     }
     output.list(&built)
 }
@@ -149,16 +155,44 @@ async fn build(folder: &Path, chosen: &Chosen<'_>, output: &Output) -> Result<()
     Ok(())
 }
 
+/// The shell and all that it started; ended when dropped, so that no build goes on without who asked for it.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// The group that a shell leads.
+    fn of(shell: &tokio::process::Child) -> Self {
+        let leader = shell.id().and_then(|id| i32::try_from(id).ok());
+        Self(leader.and_then(Pid::from_raw))
+    }
+
+    /// The system may give the number to others from now on.
+    fn has_ended(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // It fails only when everything has ended by itself.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
 /// Runs a build command; what it prints goes to stderr as it comes.
 async fn build_one(folder: &Path, name: &Name, command: &str) -> Result<(), Error> {
-    let status = tokio::process::Command::new("sh")
+    let cannot = |error| Error::io("cannot start the shell that builds", &error);
+    let mut shell = tokio::process::Command::new("sh")
         .args(["-c", &format!("exec 1>&2\n{command}")])
         .current_dir(folder)
         .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .map_err(|error| Error::io("cannot start the shell that builds", &error))?;
+        .process_group(0)
+        .spawn()
+        .map_err(cannot)?;
+    let mut group = Group::of(&shell);
+    let status = shell.wait().await.map_err(cannot)?;
+    group.has_ended();
     if status.success() {
         return Ok(());
     }

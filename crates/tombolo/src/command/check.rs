@@ -76,7 +76,7 @@ fn parts(manifest: &Manifest) -> impl Iterator<Item = Manifest> {
 
 fn report(manifest: &Manifest, problems: &[DeployError], output: &Output) -> Result<(), Error> {
     for problem in problems {
-        output.error(&server::deploy_error(problem));
+        output.error(&server::deploy_error(problem, Some(manifest)));
     }
     let checked = Checked {
         app: manifest.app.name.to_string(),
@@ -85,6 +85,9 @@ fn report(manifest: &Manifest, problems: &[DeployError], output: &Output) -> Res
     };
     let count = checked.functions.len();
     output.one(&checked, || checked.app.clone(), String::new)?;
+    if manifest.triggers.http.is_empty() {
+        output.progress(app::NO_ROUTE);
+    }
     if problems.is_empty() {
         output.progress(format!("{}: no problems ({count} checked)", checked.app));
     }

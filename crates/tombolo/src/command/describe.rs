@@ -1,8 +1,9 @@
-//! `tombolo describe`: everything about one app or one function.
+//! `tombolo describe`: everything about one app, function or trigger.
 
 use std::time::Duration;
 
-use tombolo_api::{App, Function, Grants, Limits, Trigger, TriggerKind, Usage};
+use tombolo_api::{App, Client, Function, Grants, Limits, Trigger, TriggerKind, Usage};
+use tombolo_core::Code;
 use tombolo_manifest::format_size;
 
 use crate::app;
@@ -10,7 +11,7 @@ use crate::arguments::{Describe, Global, Thing};
 use crate::error::Error;
 use crate::output::{Output, pairs};
 
-/// Describes an app or a function of the node of the folder.
+/// Describes one thing of the node of the folder.
 pub async fn run(arguments: &Describe, global: &Global, output: &Output) -> Result<(), Error> {
     let client = app::client(global, &arguments.files)?;
     match arguments.kind {
@@ -23,7 +24,41 @@ pub async fn run(arguments: &Describe, global: &Global, output: &Output) -> Resu
             let function = client.function(&id).await?;
             output.one(&function, || id.to_string(), || function_text(&function))
         }
+        Thing::Trigger => {
+            let trigger = trigger(&client, &arguments.name).await?;
+            output.one(
+                &trigger,
+                || trigger_name(&trigger),
+                || trigger_text(&trigger),
+            )
+        }
     }
+}
+
+/// The trigger of this route. `get triggers -o name` writes the kind before it.
+async fn trigger(client: &Client, name: &str) -> Result<Trigger, Error> {
+    let triggers = client.triggers().await?.items;
+    let found = triggers
+        .into_iter()
+        .find(|trigger| trigger.route == name || trigger_name(trigger) == name);
+    found.ok_or_else(|| {
+        Error::new(Code::NotFound, format!("there is no trigger `{name}`"))
+            .help("`tombolo get triggers` lists what there is")
+    })
+}
+
+/// What names a trigger among all of a node.
+pub fn trigger_name(trigger: &Trigger) -> String {
+    format!("{}:{}", kind(trigger), trigger.route)
+}
+
+fn trigger_text(trigger: &Trigger) -> String {
+    pairs(&[
+        ("Kind", kind(trigger).into()),
+        ("Route", trigger.route.clone()),
+        ("App", trigger.app.to_string()),
+        ("Target", target(trigger)),
+    ])
 }
 
 fn app_text(app: &App) -> String {

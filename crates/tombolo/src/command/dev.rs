@@ -40,13 +40,7 @@ pub async fn run(arguments: &Dev, global: &Global, output: &Output) -> Result<()
     let mut log = JoinSet::new();
     log.spawn(server::print_log(store, *output));
     let changing = follow(&folder, &handle, &mut watch, output);
-    let stop = async {
-        tokio::select! {
-            () = changing => (),
-            () = signals.stop() => (),
-        }
-    };
-    running.until(stop, output).await
+    running.until(&mut signals, changing, output).await
 }
 
 /// A node that serves the app.
@@ -91,6 +85,7 @@ async fn first_start(
             apps: vec![source.clone()],
             dev: true,
         };
+        tell_loading(&source.manifest, output);
         match tombolo_node::Node::start(options).await {
             Ok(node) => {
                 server::announce(&node, &config, &[source], output);
@@ -101,12 +96,21 @@ async fn first_start(
                 });
             }
             Err(tombolo_node::StartError::Deploy { source: error, .. }) => {
-                wait_for_change(&server::deploy_error(&error), watch, output).await?;
+                let error = server::deploy_error(&error, Some(&source.manifest));
+                wait_for_change(&error, watch, output).await?;
                 (source, config) = first_build(arguments, global, watch, output).await?;
             }
-            Err(error) => return Err(server::start_error(&error)),
+            Err(error) => return Err(server::start_error(&error, &[source])),
         }
     }
+}
+
+/// Machine code is made of a component that is new, which takes seconds in silence where it is a large one.
+fn tell_loading(manifest: &Manifest, output: &Output) {
+    output.progress(format!(
+        "loading {}, compiling what is new",
+        manifest.app.name
+    ));
 }
 
 async fn wait_for_change(error: &Error, watch: &mut Watch, output: &Output) -> Result<(), Error> {
@@ -160,11 +164,12 @@ async fn rebuild(
     }
     let source = AppSource {
         folder: folder.into(),
-        manifest,
+        manifest: manifest.clone(),
     };
+    tell_loading(&manifest, output);
     handle
         .deploy(source)
         .await
-        .map_err(|error| server::deploy_error(&error))?;
+        .map_err(|error| server::deploy_error(&error, Some(&manifest)))?;
     Ok(())
 }

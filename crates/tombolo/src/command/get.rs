@@ -101,7 +101,7 @@ impl Row for TriggerRow {
     const WIDE: &'static [&'static str] = &["APP"];
 
     fn name(&self) -> String {
-        format!("{}:{}", super::describe::kind(&self.0), self.0.route)
+        super::describe::trigger_name(&self.0)
     }
 
     fn cells(&self) -> Vec<String> {

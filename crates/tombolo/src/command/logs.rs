@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tombolo_api::{Level, LogEntry, LogQuery};
+use tombolo_api::{Client, ClientError, Level, LogEntry, LogQuery};
 use tombolo_core::Code;
 
 use crate::app;
@@ -20,6 +20,10 @@ pub async fn run(arguments: Logs, global: &Global, output: &Output) -> Result<()
         },
         None => (None, None),
     };
+    if let Some(function) = &function {
+        must_exist(&client, app.as_deref(), function).await?;
+    }
+    let pattern = arguments.grep.clone();
     let query = LogQuery {
         app,
         function,
@@ -33,11 +37,45 @@ pub async fn run(arguments: Logs, global: &Global, output: &Output) -> Result<()
         tail: arguments.tail,
         follow: arguments.follow,
     };
-    let mut stream = client.logs(&query).await?;
-    while let Some(entry) = stream.next().await? {
+    let asked = client.logs(&query).await;
+    let mut stream = asked.map_err(|error| match (&error, pattern) {
+        (ClientError::Refused(problem), Some(pattern)) if problem.code() == Code::BadRequest => {
+            Error::usage(format!("`--grep {pattern}` is no regular expression"))
+                .why(&error)
+                .help("`\\` before a character takes it as it is, as in `--grep 'f\\(x\\)'`")
+        }
+        _ => error.into(),
+    })?;
+    while let Some(entry) = stream.next().await.map_err(ended)? {
         output::write(&format_entry(&entry, output.format)?)?;
     }
     Ok(())
+}
+
+/// The error of a stream that broke off.
+fn ended(error: ClientError) -> Error {
+    match error {
+        ClientError::Connection(_) => {
+            Error::new(Code::Unreachable, "the node has ended, and its log with it")
+                .help("`tombolo up` starts it again; the log begins anew")
+        }
+        error => error.into(),
+    }
+}
+
+/// Refuses a function that the node does not have: its log would stay empty without a word.
+async fn must_exist(client: &Client, app: Option<&str>, function: &str) -> Result<(), Error> {
+    let all = client.functions().await?.items;
+    let found = all.iter().any(|known| {
+        known.name.as_str() == function && app.is_none_or(|app| known.app.as_str() == app)
+    });
+    if found {
+        return Ok(());
+    }
+    Err(
+        Error::new(Code::NotFound, format!("there is no function `{function}`"))
+            .help("`tombolo get functions` lists what there is"),
+    )
 }
 
 /// The moment that a text names, in RFC 3339 with milliseconds: a moment itself, or a duration back from now.
@@ -73,8 +111,14 @@ pub fn format_entry(entry: &LogEntry, format: Format) -> Result<String, Error> {
             Ok(format!("---\n{yaml}"))
         }
         Format::Name => Ok(format!("{}\n", one_line(&entry.message))),
+        // Rust begins the message of a panic with an empty line.
+        Format::Table | Format::Wide if is_blank(entry) => Ok(String::new()),
         Format::Table | Format::Wide => Ok(line(entry, format == Format::Wide)),
     }
+}
+
+fn is_blank(entry: &LogEntry) -> bool {
+    entry.message.trim().is_empty() && entry.fields.iter().flatten().next().is_none()
 }
 
 fn line(entry: &LogEntry, wide: bool) -> String {
@@ -87,12 +131,18 @@ fn line(entry: &LogEntry, wide: bool) -> String {
         Level::Critical => "CRIT",
         level => level.as_str(),
     };
+    let mut lines = entry
+        .message
+        .trim_end_matches('\n')
+        .split('\n')
+        .map(one_line);
+    let first = lines.next().unwrap_or_default();
     let mut line = format!(
         "{} {:5} {origin} {}: {}",
         entry.time,
         level.to_ascii_uppercase(),
         entry.stream,
-        one_line(&entry.message)
+        first
     );
     for (key, value) in entry.fields.iter().flatten() {
         line += &format!(" {key}={value}");
@@ -105,10 +155,14 @@ fn line(entry: &LogEntry, wide: bool) -> String {
                 .unwrap_or_default();
         }
     }
+    // Indented, so that nothing a function prints looks like the beginning of an entry.
+    for more in lines {
+        line += &format!("\n    {more}");
+    }
     line + "\n"
 }
 
-/// The text without characters that would command a terminal; an entry stays one line.
+/// The text without characters that would command a terminal, on one line.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.trim_end_matches('\n').chars() {
@@ -134,11 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_one_line_that_cannot_command_the_terminal() {
+    fn an_entry_can_neither_command_the_terminal_nor_pretend_to_be_two() {
         assert_eq!(
             format_entry(&entry(), Format::Wide).unwrap(),
-            "2026-01-31T12:00:00.000Z WARN  a/f log: two\\nlines \\u{1b}[2J phase=4 request=r1\n"
+            "2026-01-31T12:00:00.000Z WARN  a/f log: two phase=4 request=r1\n    lines \\u{1b}[2J\n"
         );
+        let blank = LogEntry {
+            message: "\n".into(),
+            fields: None,
+            ..entry()
+        };
+        assert_eq!(format_entry(&blank, Format::Table).unwrap(), "");
         let json = format_entry(&entry(), Format::Json).unwrap();
         assert_eq!(serde_json::from_str::<LogEntry>(&json).unwrap(), entry());
     }

@@ -55,10 +55,7 @@ pub fn run(arguments: &New, global: &Global, output: &Output) -> Result<(), Erro
         },
     )?;
     if !arguments.dry_run {
-        output.progress(format!(
-            "next: cd {} && tombolo build && tombolo up",
-            created.name
-        ));
+        output.progress(format!("next: cd {} && tombolo dev", created.name));
     }
     Ok(())
 }

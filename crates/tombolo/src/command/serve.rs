@@ -17,13 +17,8 @@ use crate::server::{self, FunctionLog};
 /// Serves until a signal comes.
 pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<(), Error> {
     let folder = app::folder(global)?;
-    let file = folder.join(&arguments.file);
-    if !file.is_file() {
-        return Err(
-            Error::new(Code::ComponentMissing, "the component file is missing")
-                .place(file.display()),
-        );
-    }
+    let file = bare::file(&folder, &arguments.file)?;
+    let manifest = manifest(arguments, &folder, &file)?;
     // Nothing of a bare component outlives the command, so neither does the store.
     let store =
         tempfile::tempdir().map_err(|error| Error::io("cannot make a store folder", &error))?;
@@ -33,7 +28,6 @@ pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<
     };
     config.http.listen = vec![arguments.listen];
     let log = server::start_log(&config, global)?;
-    let manifest = manifest(arguments, &file)?;
     let options = NodeOptions {
         config,
         apps: vec![AppSource { folder, manifest }],
@@ -46,11 +40,19 @@ pub async fn run(arguments: &Serve, global: &Global, output: &Output) -> Result<
     };
     // There is no manifest to point into.
     let outcome = server::serve(options, log, function_log, output).await;
-    outcome.map_err(|error| error.place_instead(file.display()))
+    outcome.map_err(|error| {
+        let ungranted = error.code() == Some(Code::ImportNotGranted);
+        let error = error.place_instead(file.display());
+        if ungranted {
+            error.help("only a manifest can grant it: `tombolo new NAME` makes an app that has one")
+        } else {
+            error
+        }
+    })
 }
 
 /// An app of one function that answers every path.
-fn manifest(arguments: &Serve, file: &Path) -> Result<Manifest, Error> {
+fn manifest(arguments: &Serve, folder: &Path, file: &Path) -> Result<Manifest, Error> {
     let name: Name = match bare::name_of(file) {
         Some(name) => name,
         None => constant("component")?,
@@ -62,7 +64,7 @@ fn manifest(arguments: &Serve, file: &Path) -> Result<Manifest, Error> {
             version: semver::Version::new(0, 0, 0),
             description: None,
         },
-        functions: BTreeMap::from([(name.clone(), arguments.bare.function(file.into())?)]),
+        functions: BTreeMap::from([(name.clone(), arguments.bare.function(file.into(), folder)?)]),
         queues: BTreeMap::new(),
         triggers: Triggers {
             http: vec![HttpTrigger {

@@ -57,6 +57,10 @@ async fn a_call_keeps_the_trace() -> Result<()> {
         passed_on.contains("4bf92f3577b34da6a3ce929d0e0e4736"),
         "{seen}"
     );
+    // The callee is told what every function is told.
+    assert_eq!(seen["headers"]["x-tombolo-client-ip"][0], "127.0.0.1");
+    assert_eq!(seen["headers"]["x-tombolo-tier"][0], "local");
+    assert!(seen["headers"]["x-tombolo-node"][0].is_string(), "{seen}");
     Ok(())
 }
 

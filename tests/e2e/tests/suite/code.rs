@@ -48,3 +48,21 @@ async fn a_flipped_bit_leads_to_recompilation_and_a_right_answer() -> Result<()>
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_key_from_the_service_manager_is_not_on_the_stores_disk() -> Result<()> {
+    let app = App::new("http-hello", "")?;
+    let credentials = app.folder().join("credentials");
+    std::fs::create_dir(&credentials)?;
+    std::fs::write(credentials.join("code.key"), [7; 32])?;
+    let mut command = tombolo_e2e::command();
+    command
+        .current_dir(app.folder())
+        .env("CREDENTIALS_DIRECTORY", &credentials)
+        .args(["up", "--listen", "127.0.0.1:0"]);
+    let server = tombolo_e2e::Server::start(&mut command)?;
+    assert_eq!(server.client().get("/").await?.status, 200);
+    assert!(!app.folder().join(".tombolo/code.key").exists());
+    assert!(app.folder().join(".tombolo/code").is_dir());
+    Ok(())
+}

@@ -18,6 +18,8 @@ async fn outgoing_http_is_refused_before_a_connection_is_made() -> Result<()> {
         let path = format!("/fetch?url=http://{address}/");
         let answer = server.client().get(&path).await?;
         assert!(answer.text().starts_with("error "), "{}", answer.text());
+        // Whoever looks at the function's log learns why.
+        server.wait_for_log("an outgoing request was refused")?;
     }
     assert_eq!(origin.connections(), 0);
     Ok(())

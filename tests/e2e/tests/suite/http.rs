@@ -137,11 +137,13 @@ async fn an_answer_that_breaks_is_cut_and_never_ended() -> Result<()> {
         let server = Server::serve(guest, &[])?;
         for client in [server.client(), server.client_http2()] {
             // The head may still be held back when the trap comes: then it is a plain 502.
-            let answer = client.get("/break").await?;
-            if answer.status == 200 {
-                assert!(!answer.whole, "{guest}: it looks whole");
-            } else {
-                assert_eq!(answer.status, 502);
+            match client.get("/break").await {
+                Ok(answer) if answer.status == 200 => {
+                    assert!(!answer.whole, "{guest}: it looks whole");
+                }
+                Ok(answer) => assert_eq!(answer.status, 502),
+                // Over HTTP/2 the reset may overtake the head on its way through the client.
+                Err(error) => assert!(format!("{error:#}").contains("stream error"), "{error:#}"),
             }
             assert_eq!(client.get("/leak").await?.text(), "1");
         }

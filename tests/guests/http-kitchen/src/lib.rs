@@ -37,6 +37,7 @@ impl Guest for Kitchen {
                 ResponseOutparam::set(out, Err(code));
             }
             "/fetch" => outgoing::fetch(&request, out),
+            "/later" => outgoing::later(&request, out),
             "/call" => outgoing::call(request, out),
             "/loop" => outgoing::call_itself(request, out),
             "/publish" => outgoing::publish(request, out),

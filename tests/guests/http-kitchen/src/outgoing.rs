@@ -1,5 +1,6 @@
 //! Requests that the guest sends itself.
 
+use wasip2::clocks::monotonic_clock;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingRequest, IncomingResponse,
@@ -19,6 +20,16 @@ pub fn fetch(request: &IncomingRequest, out: ResponseOutparam) {
         }
         Err(error) => reply::text(out, 200, &named(&error)),
     }
+}
+
+/// Answers, and requests `?url=` when `?ms=` have passed since.
+pub fn later(request: &IncomingRequest, out: ResponseOutparam) {
+    let url = reply::query(request, "url").expect("the query has a url");
+    let milliseconds = reply::number(request, "ms", 10);
+    reply::text(out, 200, "later");
+    monotonic_clock::subscribe_duration(milliseconds * 1_000_000).block();
+    // Nobody is left to be told how it went.
+    get(&url).ok();
 }
 
 /// Streams the request's body to `?path=` of the function `?function=`, and its answer back.
