@@ -56,6 +56,8 @@ pub enum DeployError {
     Routes(#[from] RouteConflict),
     #[error("the app's name `{0}` is the host's own")]
     Reserved(Name),
+    #[error("this version has no MQTT: the app's MQTT triggers would never fire")]
+    Mqtt,
     #[error("the triggers of the app cannot be started")]
     Consume(#[from] ConsumeError),
     #[error("the queues of the app cannot be used")]
@@ -73,7 +75,9 @@ impl DeployError {
             Self::Directory { .. } => Code::NotFound,
             Self::Secret { source, .. } => source.code(),
             Self::Load { source, .. } => source.code(),
-            Self::Routes(_) | Self::Reserved(_) | Self::Consume(_) => Code::ManifestValue,
+            Self::Routes(_) | Self::Reserved(_) | Self::Mqtt | Self::Consume(_) => {
+                Code::ManifestValue
+            }
             Self::Queues(error) => error.code(),
             Self::Interrupted(_) => Code::HostError,
         }
@@ -183,6 +187,9 @@ impl Apps {
         let app = Arc::new(app);
         if app.name().as_str() == RESERVED {
             return Err(DeployError::Reserved(app.name().clone()));
+        }
+        if !app.manifest.triggers.mqtt.is_empty() {
+            return Err(DeployError::Mqtt);
         }
         let functions = self.load_all(&app).await?;
         let routes = self.routes_with(&app)?;
