@@ -148,7 +148,7 @@ pub struct DroppedEvent {
     pub sequence: u64,
     pub source: String,
     pub id: String,
-    /// dropped, compacted, expired or purged.
+    /// dropped, compacted or expired.
     pub reason: String,
     /// When (RFC 3339, UTC).
     pub at: String,

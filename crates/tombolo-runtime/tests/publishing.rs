@@ -45,6 +45,7 @@ impl Plant {
         };
         let (telemetry, _) = Telemetry::start(&options, "test").unwrap();
         let options = RuntimeOptions {
+            code_key: folder.path().join("code.key"),
             folder: folder.path().join("runtime"),
             threads: 1,
             concurrency: 16,
