@@ -86,6 +86,7 @@ fn attributes_of_the_types_of_the_specification_become_their_text() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table of cases")]
 fn broken_events_are_refused_with_their_cause() {
     let attribute = |name: &str, problem| EventError::of(name, problem);
     for (text, error) in [

@@ -1,3 +1,5 @@
+//! Requests to a queue's host name become publications, or problems that say why not.
+
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, StreamBody};
