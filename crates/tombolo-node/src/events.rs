@@ -221,13 +221,17 @@ mod tests {
             full = "compact"
             order_by = "subject"
             [queues.plans]
+            [queues.orders]
+            [[triggers.queue]]
+            queue = "orders"
+            function = "analyse"
+            reply = "plans"
             [[triggers.queue]]
             queue = "readings"
             function = "analyse"
             batch = { max = 100, wait = "250ms" }
             retry = { attempts = 7, backoff = "10min" }
             rate = 50
-            reply = "plans"
             [[triggers.cron]]
             schedule = "*/5 * * * *"
             function = "analyse"
@@ -245,6 +249,7 @@ mod tests {
             "analyse.async",
             "analyse.change",
             "analyse.cron",
+            "orders",
             "plans",
             "readings",
         ];
@@ -279,7 +284,9 @@ mod tests {
         );
         let consumer = readings.consumer.as_ref().unwrap();
         assert_eq!((consumer.trigger, consumer.batch.events), ("queue", 100));
-        assert_eq!(consumer.reply.as_ref().unwrap().to_string(), "plant/plans");
+        assert!(consumer.reply.is_none());
+        let reply = of("orders").consumer.as_ref().unwrap().reply.as_ref();
+        assert_eq!(reply.unwrap().to_string(), "plant/plans");
         assert!(of("plans").consumer.is_none());
         assert_eq!(
             of("analyse.change").settings.order_by.as_deref(),
