@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use tombolo_core::Publish;
 use tombolo_manifest::{BrokerConfig, BrokerListener, BrokerUser};
+use tombolo_store::KeyValue;
 use tombolo_telemetry::{BrokerReading, RemoteReading, Telemetry};
 use tombolo_triggers::mqtt::{
     Broker, BrokerError, BrokerHandle, MqttBounds, MqttConfig, MqttListener, MqttTls,
-    PasswordError, Qos, RemoteBroker, RemoteHandle, RemoteStatus, Rule, Subscriptions, User,
+    PasswordError, Qos, RemoteBroker, RemoteHandle, RemoteStatus, Retaining, Rule, Subscriptions,
+    User,
 };
 
 use crate::app::App;
@@ -15,16 +17,20 @@ use crate::deploy::DeployError;
 use crate::events;
 use crate::secrets::Secrets;
 
-/// The broker, bound to its addresses, and what its messages trigger.
-pub(crate) fn broker(
+/// The broker, bound to its addresses, with what was retained before, and what its messages trigger.
+pub(crate) async fn broker(
     config: &BrokerConfig,
     publish: Arc<dyn Publish>,
+    memory: KeyValue,
     remote: RemoteHandle,
     telemetry: &Telemetry,
 ) -> Result<(Broker, Subscriptions), BrokerError> {
     let subscriptions = Subscriptions::new(publish)?;
+    let settings = settings(config)?;
     let accept = Arc::new(subscriptions.clone());
-    let broker = Broker::bind(settings(config)?, accept)?;
+    let (accept, retained) = Retaining::open(accept, memory, &settings.bounds).await?;
+    let broker = Broker::bind(settings, Arc::new(accept))?;
+    broker.restore(retained);
     let handle = broker.handle();
     telemetry.read_broker(move || reading(&handle, &remote));
     Ok((broker, subscriptions))

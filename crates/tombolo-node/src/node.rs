@@ -222,8 +222,9 @@ impl Node {
         let publish: Arc<dyn Publish> = Arc::new(journal.clone());
         let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"))
             .map_err(BrokerError::from)?;
-        let (mqtt, subscriptions) =
-            mqtt::broker(&config.mqtt, publish, remote.handle(), &telemetry)?;
+        let retained = memory(&store, "retained");
+        let broker = mqtt::broker(&config.mqtt, publish, retained, remote.handle(), &telemetry);
+        let (mqtt, subscriptions) = broker.await?;
         runtime.connect_topics(Arc::new(mqtt.handle()));
         let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry);
         let cron = Cron::new(journal.clone(), memory(&store, "cron"));

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tombolo_core::{Blame, Code, Failure, PublishTopic, TopicFuture, TopicPublication, TopicQos};
+use tombolo_store::StoreError;
 
 use super::acl::Rule;
 use super::auth::{PasswordError, Users};
@@ -58,6 +59,8 @@ pub enum BrokerError {
     },
     #[error("cannot keep passwords")]
     Users(#[from] PasswordError),
+    #[error("cannot read the retained messages")]
+    Retained(#[from] StoreError),
 }
 
 impl BrokerError {
@@ -69,6 +72,7 @@ impl BrokerError {
             Self::Rule { .. } => Code::NodeConfig,
             Self::Users(PasswordError::Random) => Code::HostError,
             Self::Users(_) => Code::NodeConfig,
+            Self::Retained(error) => error.code(),
         }
     }
 }
@@ -269,6 +273,14 @@ impl Broker {
     /// The addresses as bound, in the order of the config; port 0 has become a real one.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Retains what was retained before the restart.
+    pub fn restore(&self, retained: Vec<Message>) {
+        let (mut switch, now) = (self.shared.switch(), Instant::now());
+        for message in retained {
+            switch.retain(&Arc::new(message), now);
+        }
     }
 
     /// What publishes to this broker, now and while it runs.

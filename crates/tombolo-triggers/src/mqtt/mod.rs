@@ -7,13 +7,14 @@
 //! | `Accept` | the seam to the journal: decides about each message before its acknowledgement |
 //! | `Subscriptions` | the `Accept` of a node: the filters of its apps, and their functions' queues |
 //! | `RemoteBrokers` | brokers elsewhere that apps subscribe to |
+//! | `Retaining` | an `Accept` around another one, which writes retained messages to the disk |
 //! | `Switch` | sessions, subscriptions and retained messages; a state machine without I/O behind one lock |
 //! | `Session` | what waits for one client and what it has not acknowledged |
 //! | `Connection` | the task of one client: packets in, answers and deliveries out |
 //! | `Inbound` | a client's messages that the journal decides about, side by side and in order |
 //!
-//! Sessions and retained messages live in memory and end with the process; what the journal
-//! accepted does not. Everything is bounded (`MqttBounds`), and what finds no room is counted.
+//! Sessions live in memory and end with the process; what the journal accepted and what `Retaining`
+//! wrote does not. Everything is bounded (`MqttBounds`), and what finds no room is counted.
 
 mod acl;
 mod auth;
@@ -27,6 +28,7 @@ mod handshake;
 mod inbound;
 mod message;
 mod remote;
+mod retained;
 mod session;
 mod socket;
 mod subscriptions;
@@ -43,6 +45,7 @@ pub use event::TOPIC as TOPIC_ATTRIBUTE;
 pub use filters::Filters;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
 pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
+pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
 pub use tls::TlsError;

@@ -427,7 +427,8 @@ impl Switch {
         });
     }
 
-    fn retain(&mut self, message: &Arc<Message>, now: Instant) {
+    /// Retains a message in place of the one before, or forgets that one, as far as there is room.
+    pub fn retain(&mut self, message: &Arc<Message>, now: Instant) {
         if let Some(old) = self.retained.remove(&message.topic) {
             self.figures.retained_bytes -= old.weight_bytes();
         }

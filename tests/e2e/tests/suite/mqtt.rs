@@ -263,6 +263,24 @@ fn what_was_acknowledged_is_delivered_after_kill_9() -> Result<()> {
 }
 
 #[test]
+fn what_is_retained_is_there_after_kill_9_until_it_is_cleared() -> Result<()> {
+    if !is_installed() {
+        return Ok(());
+    }
+    let app = app(TAKES, ANYTHING, "")?;
+    let mut node = Node::up(&app)?;
+    node.publish("state/1", &["-r", "-q", "1", "-m", "old"])?;
+    node.publish("state/1", &["-r", "-q", "1", "-m", "on"])?;
+    node.publish("state/0", &["-r", "-q", "1", "-m", "gone"])?;
+    node.publish("state/0", &["-r", "-q", "1", "-n"])?;
+    node.server.kill()?;
+    let node = Node::up(&app)?;
+    let options = ["-v", "--retained-only"];
+    assert_eq!(node.first("state/#", &options)?, "state/1 on\n");
+    Ok(())
+}
+
+#[test]
 fn a_new_release_brings_its_own_filters() -> Result<()> {
     if !is_installed() {
         return Ok(());

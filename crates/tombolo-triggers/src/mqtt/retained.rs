@@ -1,0 +1,357 @@
+//! Retained messages on disk: written before they are acknowledged, read again when the node starts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tombolo_store::{KeyValue, StoreError, Write};
+
+use super::config::MqttBounds;
+use super::message::{Accept, AcceptFuture, Arrival, Message, Properties, Qos, Refusal};
+
+/// The form of what is stored; another one is passed over.
+const VERSION: u8 = 1;
+/// Keys that are read at once.
+const PAGE: usize = 1000;
+/// A longer message is retained in memory only.
+const STORED_BYTES_MAX: usize = 2 << 20;
+
+/// A retained message as it is stored under its topic.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    qos: u8,
+    payload: Vec<u8>,
+    content_type: Option<String>,
+    text: Option<bool>,
+    response_topic: Option<String>,
+    correlation: Option<Vec<u8>>,
+    user: Vec<(String, String)>,
+    expires_wall_ms: Option<u64>,
+}
+
+impl Stored {
+    fn of(message: &Message, now: Instant, wall_ms: u64) -> Self {
+        let properties = &message.properties;
+        let user = properties.user.iter();
+        let left = message
+            .expires
+            .map(|at| at.saturating_duration_since(now).as_millis());
+        Self {
+            qos: message.qos as u8,
+            payload: message.payload.to_vec(),
+            content_type: properties.content_type.as_deref().map(str::to_owned),
+            text: properties.text,
+            response_topic: properties.response_topic.as_deref().map(str::to_owned),
+            correlation: properties.correlation.as_deref().map(<[u8]>::to_vec),
+            user: user
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+            expires_wall_ms: left
+                .map(|left| wall_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))),
+        }
+    }
+
+    /// None when its time is over.
+    fn into_message(self, topic: &str, now: Instant, wall_ms: u64) -> Option<Message> {
+        let left_ms = self.expires_wall_ms.map(|at| at.checked_sub(wall_ms));
+        let expires = match left_ms {
+            Some(None | Some(0)) => return None,
+            Some(Some(left_ms)) => now.checked_add(Duration::from_millis(left_ms)),
+            None => None,
+        };
+        let user = self.user.into_iter();
+        Some(Message {
+            topic: topic.into(),
+            payload: self.payload.into(),
+            qos: match self.qos {
+                0 => Qos::AtMostOnce,
+                1 => Qos::AtLeastOnce,
+                _ => Qos::ExactlyOnce,
+            },
+            retain: true,
+            expires,
+            properties: Properties {
+                content_type: self.content_type.map(Arc::from),
+                text: self.text,
+                response_topic: self.response_topic.map(Arc::from),
+                correlation: self.correlation.map(Bytes::from),
+                user: user
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
+            },
+        })
+    }
+}
+
+fn encode(stored: &Stored) -> Bytes {
+    // It fails only for lack of memory, which nobody survives.
+    postcard::to_extend(stored, vec![VERSION])
+        .unwrap_or_default()
+        .into()
+}
+
+fn decode(bytes: &[u8]) -> Option<Stored> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
+        _ => None,
+    }
+}
+
+/// What is on disk: the weight and the end of each.
+#[derive(Default)]
+struct Held {
+    messages: HashMap<Arc<str>, (usize, Option<Instant>)>,
+    bytes: usize,
+}
+
+impl Held {
+    fn remove(&mut self, topic: &str) -> bool {
+        let removed = self.messages.remove(topic);
+        self.bytes -= removed.map_or(0, |(weight, _)| weight);
+        removed.is_some()
+    }
+
+    fn insert(&mut self, message: &Message) {
+        self.remove(&message.topic);
+        let weight = message.weight_bytes();
+        self.bytes += weight;
+        let entry = (weight, message.expires);
+        self.messages.insert(message.topic.clone(), entry);
+    }
+
+    /// Forgets those whose time is over, and names them.
+    fn sweep(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let over = |(_, (_, expires)): &(&Arc<str>, &(usize, Option<Instant>))| {
+            expires.is_some_and(|expires| expires <= now)
+        };
+        let gone = self.messages.iter().filter(over);
+        let gone: Vec<Arc<str>> = gone.map(|(topic, _)| topic.clone()).collect();
+        for topic in &gone {
+            self.remove(topic);
+        }
+        gone
+    }
+}
+
+/// Has others accept a message, and writes it to the disk if it is to be retained.
+pub struct Retaining {
+    accept: Arc<dyn Accept>,
+    disk: Arc<Disk>,
+}
+
+struct Disk {
+    memory: KeyValue,
+    messages_max: usize,
+    bytes_max: usize,
+    held: Mutex<Held>,
+}
+
+impl Retaining {
+    /// Reads what is on disk; returns it beside what keeps it.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn open(
+        accept: Arc<dyn Accept>,
+        memory: KeyValue,
+        bounds: &MqttBounds,
+    ) -> Result<(Self, Vec<Message>), StoreError> {
+        let (now, wall_ms) = (Instant::now(), wall_ms());
+        let (mut held, mut messages, mut gone) = (Held::default(), Vec::new(), Vec::new());
+        let mut after: Option<String> = None;
+        loop {
+            let topics = memory.keys(after.as_deref(), PAGE)?;
+            let Some(last) = topics.last() else {
+                break;
+            };
+            after = Some(last.clone());
+            for topic in topics {
+                let stored = memory.get(&topic)?.as_deref().and_then(decode);
+                let message = stored.and_then(|one| one.into_message(&topic, now, wall_ms));
+                match message {
+                    Some(message) => {
+                        held.insert(&message);
+                        messages.push(message);
+                    }
+                    None => gone.push(Write::Delete { key: topic }),
+                }
+            }
+        }
+        for some in gone.chunks(PAGE) {
+            memory.write(some.to_vec()).await?;
+        }
+        let disk = Disk {
+            memory,
+            messages_max: bounds.retained_max,
+            bytes_max: bounds.retained_bytes_max,
+            held: Mutex::new(held),
+        };
+        let disk = Arc::new(disk);
+        Ok((Self { accept, disk }, messages))
+    }
+}
+
+impl Disk {
+    /// What is to be written for a message that was accepted.
+    fn writes(&self, message: &Message) -> Vec<Write> {
+        let now = Instant::now();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = message.topic.to_string();
+        let was = held.remove(&message.topic);
+        let mut writes = Vec::new();
+        if !message.payload.is_empty() {
+            let weight = message.weight_bytes();
+            let fits = |held: &Held| {
+                held.messages.len() < self.messages_max && held.bytes + weight <= self.bytes_max
+            };
+            if !fits(&held) {
+                let gone = held.sweep(now).into_iter();
+                writes.extend(gone.map(|topic| Write::Delete {
+                    key: topic.to_string(),
+                }));
+            }
+            let value = encode(&Stored::of(message, now, wall_ms()));
+            if fits(&held) && value.len() <= STORED_BYTES_MAX {
+                held.insert(message);
+                writes.push(Write::Set { key, value });
+                return writes;
+            }
+        }
+        if was {
+            writes.push(Write::Delete { key });
+        }
+        writes
+    }
+
+    async fn keep(&self, message: &Message) -> Result<(), Refusal> {
+        let writes = self.writes(message);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.memory.write(writes).await.map_err(|error| {
+            tracing::warn!(topic = %message.topic, %error, "a retained mqtt message cannot be written");
+            match error {
+                StoreError::Full => Refusal::Full,
+                _ => Refusal::Failed,
+            }
+        })
+    }
+}
+
+impl Accept for Retaining {
+    fn accept(&self, arrival: Arrival) -> AcceptFuture {
+        if !arrival.message.retain {
+            return self.accept.accept(arrival);
+        }
+        let (message, disk) = (arrival.message.clone(), self.disk.clone());
+        let accepting = self.accept.accept(arrival);
+        Box::pin(async move {
+            accepting.await?;
+            disk.keep(&message).await
+        })
+    }
+}
+
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tombolo_store::Store;
+
+    use super::*;
+
+    fn message(topic: &str, payload: &str) -> Message {
+        Message {
+            topic: topic.into(),
+            payload: payload.to_owned().into(),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            expires: None,
+            properties: Properties {
+                content_type: Some("text/plain".into()),
+                correlation: Some("c".into()),
+                user: vec![("site".into(), "harbour".into())],
+                ..Properties::default()
+            },
+        }
+    }
+
+    async fn open(store: &Store, retained_max: usize) -> (Retaining, Vec<Message>) {
+        let name = |text: &str| text.parse().unwrap();
+        let memory = store.key_value(&name("tombolo"), &name("retained"));
+        let accept = |_: Arrival| async { Ok(()) };
+        let bounds = MqttBounds {
+            retained_max,
+            ..MqttBounds::default()
+        };
+        let opened = Retaining::open(Arc::new(accept), memory, &bounds).await;
+        opened.unwrap()
+    }
+
+    async fn retain(retaining: &Retaining, message: Message) {
+        let arrival = Arrival {
+            client: None,
+            message: Arc::new(message),
+        };
+        retaining.accept(arrival).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_retained_is_there_again_until_it_is_replaced_cleared_or_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (retaining, before) = open(&store, 10).await;
+        assert!(before.is_empty());
+        retain(&retaining, message("a", "old")).await;
+        retain(&retaining, message("a", "new")).await;
+        retain(&retaining, message("b", "x")).await;
+        retain(&retaining, message("b", "")).await;
+        let mut brief = message("c", "brief");
+        brief.expires = Some(Instant::now());
+        retain(&retaining, brief).await;
+        let mut lasting = message("d", "lasting");
+        lasting.expires = Some(Instant::now() + Duration::from_secs(3600));
+        retain(&retaining, lasting).await;
+        let mut passing = message("e", "passing");
+        passing.retain = false;
+        retain(&retaining, passing).await;
+        let (_, after) = open(&store, 10).await;
+        assert_eq!(after.len(), 2, "{after:?}");
+        assert_eq!(after[0], message("a", "new"));
+        assert!(after[1].expires.is_some_and(|at| at > Instant::now()));
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_disk_holds_no_more_than_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (retaining, _) = open(&store, 2).await;
+        let mut brief = message("a", "brief");
+        brief.expires = Some(Instant::now());
+        retain(&retaining, brief).await;
+        for topic in ["b", "c", "d"] {
+            retain(&retaining, message(topic, "x")).await;
+        }
+        let (_, after) = open(&store, 2).await;
+        let topics: Vec<&str> = after.iter().map(|message| &*message.topic).collect();
+        assert_eq!(topics, ["b", "c"]);
+        store.close().await;
+    }
+
+    #[test]
+    fn another_form_is_passed_over() {
+        let stored = Stored::of(&message("a", "x"), Instant::now(), 0);
+        let bytes = encode(&stored);
+        assert!(decode(&bytes).is_some());
+        let mut other = bytes.to_vec();
+        other[0] = 2;
+        assert!(decode(&other).is_none() && decode(&[]).is_none());
+    }
+}
