@@ -49,6 +49,8 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
     /// How many functions called one another so far; the answer is 508 beyond 16.
     pub hops: u8,
+    /// How many publications to topics led here, each caused by the one before.
+    pub relays: u8,
     /// The client's address, when it is known.
     pub client: Option<IpAddr>,
 }

@@ -292,6 +292,7 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
         request_id: String::new(),
         deadline: meter.deadline(),
         hops: 0,
+        relays: 0,
         client: None,
     };
     let grants = Grants {

@@ -1,9 +1,10 @@
-//! What leaves a function by `wasi:http`: calls of other functions and events for queues stay in process, everything else goes through the policy.
+//! What leaves a function by `wasi:http`: calls of other functions and events for queues and topics stay in process, everything else goes through the policy.
 
 mod client;
 mod idle;
 mod policy;
 mod queue;
+mod topic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,7 +33,7 @@ pub(crate) use policy::{Refusal, special};
 
 use crate::function::Grants;
 use crate::output::InvocationLog;
-use crate::publishing::{Publisher, Publishing};
+use crate::publishing::{Publisher, Publishing, TopicPublisher};
 use crate::state::State;
 
 /// The domain under which functions are called by name.
@@ -46,6 +47,7 @@ pub(crate) struct Caller {
     pub(crate) request_id: String,
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
+    pub(crate) relays: u8,
     pub(crate) client: Option<IpAddr>,
 }
 
@@ -111,6 +113,12 @@ impl WasiHttpHooks for Egress {
             let answer = queue::answer(self.publisher(name), self.publishing.room(), request);
             return Box::new(async move { Ok((answer.await, done())) });
         }
+        if host.as_deref() == Some(topic::HOST) {
+            let publisher = topic::topic(request.uri().path());
+            let publisher = publisher.and_then(|topic| self.topic_publisher(&topic));
+            let answer = topic::answer(publisher, self.publishing.room(), request);
+            return Box::new(async move { Ok((answer.await, done())) });
+        }
         let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
         let (function, log) = (self.caller.function.clone(), self.log.clone());
         Box::new(async move {
@@ -132,11 +140,13 @@ type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Failu
 impl Egress {
     /// The task works for this caller from now on.
     pub(crate) fn begin(&mut self, task: GuestTaskId, caller: Caller) {
-        // An import that does not tell its task is put down to the newest caller, with the hops of
-        // the one that has most: a loop is found all the same.
+        // An import that does not tell its task is put down to the newest caller, with the hops and
+        // relays of the ones that have most: a loop is found all the same.
         let hops = self.callers.values().map(|other| other.hops).max();
+        let relays = self.callers.values().map(|other| other.relays).max();
         self.caller = caller.clone();
         self.caller.hops = caller.hops.max(hops.unwrap_or_default());
+        self.caller.relays = caller.relays.max(relays.unwrap_or_default());
         self.callers.insert(task, caller);
     }
 
@@ -148,6 +158,12 @@ impl Egress {
     /// Who publishes what leaves next into a queue.
     pub(crate) fn publisher(&self, queue: &str) -> Result<Publisher, Failure> {
         self.publishing.publisher(&self.caller, &self.grants, queue)
+    }
+
+    /// Who publishes what leaves next to a topic.
+    pub(crate) fn topic_publisher(&self, topic: &str) -> Result<TopicPublisher, Failure> {
+        self.publishing
+            .topic_publisher(&self.caller, &self.grants, topic)
     }
 
     /// What leaves next, leaves for the caller of one of these tasks.
@@ -184,6 +200,7 @@ impl Egress {
                 request_id: caller.request_id,
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
+                relays: caller.relays,
                 client: caller.client,
             },
         };

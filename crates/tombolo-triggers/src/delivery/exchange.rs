@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::sync::OwnedSemaphorePermit;
 use tombolo_core::event::{Event, EventError, http as binding};
 use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
+use tombolo_core::topic::{relays, set_relays};
 use tombolo_core::{Call, CallContext, Code, Publication, TraceContext};
 use tombolo_store::{Batch, Cause, Delivery, Lease, Outcome, Settled, StoreError, Transaction};
 use tombolo_telemetry::{Span, name};
@@ -28,9 +29,19 @@ struct Taken {
     events: Vec<Event>,
     /// The highest of the events' attempts.
     attempt: u16,
+    /// The most publications to topics that led to one of the events.
+    relays: u8,
     lease: Duration,
     /// The id of the invocation: queue, number of the first event, attempt.
     request_id: String,
+}
+
+/// What a function's invocation is told of its delivery.
+struct Told {
+    lease: Duration,
+    request_id: String,
+    trace: TraceContext,
+    relays: u8,
 }
 
 /// Delivers what was taken, and settles it. The place is given back at the end.
@@ -45,10 +56,17 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
         leases,
         events,
         attempt,
+        relays,
         lease,
         request_id,
     } = taken;
     let trace = span.context();
+    let told = Told {
+        lease,
+        request_id,
+        trace,
+        relays,
+    };
     let verdict = match lane.is_batched() {
         false => {
             let asked = Asked::Single {
@@ -59,14 +77,14 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
             let request =
                 event.and_then(|event| event.into_request(lane.consumer.trigger, attempt.into()));
             match request {
-                Ok(request) => lane.call(request, asked, lease, request_id, trace).await,
+                Ok(request) => lane.call(request, asked, told).await,
                 Err(error) => Verdict::Dead(unwritable(&error)),
             }
         }
         true => match binding::batch_request(&events, lane.consumer.trigger, attempt.into()) {
             Ok(request) => {
                 let asked = Asked::Batch(&events);
-                lane.call(request, asked, lease, request_id, trace).await
+                lane.call(request, asked, told).await
             }
             Err(error) => Verdict::Dead(unwritable(&error)),
         },
@@ -78,7 +96,7 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
             &fault.detail,
         );
     }
-    lane.settle(leases, verdict, trace).await;
+    lane.settle(leases, verdict, trace, relays).await;
     drop(place);
 }
 
@@ -126,14 +144,16 @@ impl Taken {
         let request_id = first.map_or_else(String::new, |first| {
             format!("{}/{}/{attempt}", first.lease.queue(), first.sequence)
         });
-        let (leases, events) = deliveries
+        let (leases, events): (Vec<_>, Vec<Event>) = deliveries
             .into_iter()
             .map(|delivery| (delivery.lease, delivery.event))
             .unzip();
+        let relays = events.iter().map(relays).max();
         Self {
             leases,
             events,
             attempt,
+            relays: relays.unwrap_or(0),
             lease: Duration::from_millis(lease_ms),
             request_id,
         }
@@ -163,14 +183,13 @@ impl Lane {
     }
 
     /// Calls the function, and waits for the whole of its answer as long as the lease lasts.
-    async fn call(
-        &self,
-        mut request: Request<Bytes>,
-        asked: Asked<'_>,
-        lease: Duration,
-        request_id: String,
-        trace: TraceContext,
-    ) -> Verdict {
+    async fn call(&self, mut request: Request<Bytes>, asked: Asked<'_>, told: Told) -> Verdict {
+        let Told {
+            lease,
+            request_id,
+            trace,
+            relays,
+        } = told;
         let length = request.body().len();
         let headers = request.headers_mut();
         headers.extend(self.shared.config.headers.clone());
@@ -196,6 +215,7 @@ impl Lane {
                 request_id,
                 deadline: Some(deadline),
                 hops: 0,
+                relays,
                 client: None,
             },
         });
@@ -212,9 +232,12 @@ impl Lane {
 
     /// Makes the verdict durable. An event that it cannot be made for stays leased until its lease
     /// ends, and is then delivered again.
-    async fn settle(&self, leases: Vec<Lease>, verdict: Verdict, trace: TraceContext) {
+    async fn settle(&self, leases: Vec<Lease>, verdict: Verdict, trace: TraceContext, relays: u8) {
         let settlements = match verdict {
-            Verdict::Done(replies) if !replies.is_empty() => {
+            Verdict::Done(mut replies) if !replies.is_empty() => {
+                for reply in &mut replies {
+                    set_relays(reply, relays);
+                }
                 return self.settle_with(leases, replies, trace).await;
             }
             Verdict::Done(_) => all(leases, &Outcome::Done),
