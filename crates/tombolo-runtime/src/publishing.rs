@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tombolo_core::event::{Bounds, Event};
 use tombolo_core::publish::PRIORITY_DEFAULT;
 use tombolo_core::{
-    Blame, Code, Failure, FunctionId, Name, Publication, Publish, QueueId, Receipt, TraceContext,
+    Blame, Code, Failure, FunctionId, Name, Origin, Publication, Publish, QueueId, Receipt,
+    TraceContext,
 };
 
 use crate::egress::Caller;
@@ -65,7 +66,8 @@ impl Publishing {
             );
             Failure::new(Code::NotAllowed, Blame::Caller, detail)
         })?;
-        let publish = self.publish.clone().ok_or_else(|| {
+        let collected = caller.effects.clone().map(|effects| Arc::new(effects) as _);
+        let publish = collected.or_else(|| self.publish.clone()).ok_or_else(|| {
             let detail = "this node keeps no events";
             Failure::new(Code::PublishUnavailable, Blame::Host, detail)
         })?;
@@ -77,6 +79,7 @@ impl Publishing {
             },
             function: caller.function.clone(),
             trace: caller.trace,
+            origin: caller.origin(),
         })
     }
 }
@@ -123,6 +126,7 @@ pub(crate) struct Publisher {
     queue: QueueId,
     function: FunctionId,
     trace: TraceContext,
+    origin: Origin,
 }
 
 impl Publisher {
@@ -141,7 +145,8 @@ impl Publisher {
         format!("/{}", self.function)
     }
 
-    /// Publishes all of the events or none; ready once they are as durable as the queue says.
+    /// Publishes all of the events or none; ready once they are as durable as the queue says, or are collected to
+    /// be committed with the acknowledgement of the invocation's own event.
     pub(crate) async fn publish(
         self,
         events: Vec<Event>,
@@ -154,11 +159,9 @@ impl Publisher {
         for event in events {
             event.check_within(&Bounds::default())?;
             publications.push(Publication {
-                queue: self.queue.clone(),
-                event,
-                trace: Some(self.trace),
                 due_wall_ms: terms.due_wall_ms,
                 priority: terms.priority,
+                ..Publication::new(self.queue.clone(), event).origin(self.origin)
             });
         }
         let published = self.publish.publish(publications).await?;
@@ -234,6 +237,7 @@ pub(crate) mod fake {
             deadline: Instant::now(),
             hops: 0,
             client: None,
+            effects: None,
         }
     }
 }

@@ -16,9 +16,10 @@ use http::{HeaderName, Request};
 use http_body_util::{BodyExt as _, Full};
 use tombolo_core::invoke::HOPS_MAX;
 use tombolo_core::{
-    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, TraceContext,
-    header,
+    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, Origin,
+    TraceContext, header,
 };
+use tombolo_store::{Effects, Scope};
 use wasmtime::AsContextMut as _;
 use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource};
 use wasmtime_wasi_http::p3::{self, bindings::http::client as client_03};
@@ -47,6 +48,26 @@ pub(crate) struct Caller {
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
     pub(crate) client: Option<IpAddr>,
+    /// Where its changes wait for the commit with its event, if they do.
+    pub(crate) effects: Option<Effects>,
+}
+
+impl Caller {
+    /// What whatever it makes comes of.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            trace: Some(self.trace),
+            hops: self.hops.saturating_add(1),
+        }
+    }
+
+    /// For whom it uses stores.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            origin: self.origin(),
+            effects: self.effects.clone(),
+        }
+    }
 }
 
 /// The hooks of one instance.
@@ -184,6 +205,7 @@ impl Egress {
                 request_id: caller.request_id,
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
+                nested: true,
                 client: caller.client,
             },
         };

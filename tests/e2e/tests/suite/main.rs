@@ -17,3 +17,4 @@ mod operations;
 mod publishing;
 mod queues;
 mod run;
+mod transactions;
