@@ -1,4 +1,4 @@
-//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seams `Invoke` and `Publish`. No I/O and no async runtime.
+//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seams `Invoke`, `Publish` and `PublishTopic`. No I/O and no async runtime.
 
 pub mod budget;
 pub mod code;
@@ -11,6 +11,7 @@ pub mod name;
 pub mod publish;
 pub mod queue;
 pub mod time;
+pub mod topic;
 pub mod trace;
 
 pub use budget::{Budget, Limit};
@@ -22,4 +23,5 @@ pub use name::{FunctionId, Name};
 pub use publish::{Origin, Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};
 pub use time::Moment;
+pub use topic::{PublishTopic, TopicFuture, TopicPublication, TopicQos};
 pub use trace::TraceContext;

@@ -217,7 +217,7 @@ pub(crate) fn fresh_state(
         grants: Arc::clone(&function.grants),
         http: shared.http.clone(),
         dispatcher: shared.dispatcher.get().cloned(),
-        publishing: Publishing::new(shared.publish.get().cloned()),
+        publishing: Publishing::new(shared.publish.get().cloned(), shared.topics.get().cloned()),
         log: Some(Arc::clone(&log)),
     };
     let memory = Memory::new(Arc::clone(meter), Arc::clone(&shared.memory));

@@ -1,9 +1,10 @@
-//! What leaves a function by `wasi:http`: calls of other functions and events for queues stay in process, everything else goes through the policy.
+//! What leaves a function by `wasi:http`: calls of other functions and events for queues and topics stay in process, everything else goes through the policy.
 
 mod client;
 mod idle;
 mod policy;
 mod queue;
+mod topic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ pub(crate) use policy::{Refusal, special};
 
 use crate::function::Grants;
 use crate::output::InvocationLog;
-use crate::publishing::{Publisher, Publishing};
+use crate::publishing::{Publisher, Publishing, TopicPublisher};
 use crate::state::State;
 
 /// The domain under which functions are called by name.
@@ -132,6 +133,12 @@ impl WasiHttpHooks for Egress {
             let answer = queue::answer(self.publisher(name), self.publishing.room(), request);
             return Box::new(async move { Ok((answer.await, done())) });
         }
+        if host.as_deref() == Some(topic::HOST) {
+            let publisher = topic::topic(request.uri().path());
+            let publisher = publisher.and_then(|topic| self.topic_publisher(&topic));
+            let answer = topic::answer(publisher, self.publishing.room(), request);
+            return Box::new(async move { Ok((answer.await, done())) });
+        }
         let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
         let (function, log) = (self.caller.function.clone(), self.log.clone());
         Box::new(async move {
@@ -169,6 +176,12 @@ impl Egress {
     /// Who publishes what leaves next into a queue.
     pub(crate) fn publisher(&self, queue: &str) -> Result<Publisher, Failure> {
         self.publishing.publisher(&self.caller, &self.grants, queue)
+    }
+
+    /// Who publishes what leaves next to a topic.
+    pub(crate) fn topic_publisher(&self, topic: &str) -> Result<TopicPublisher, Failure> {
+        self.publishing
+            .topic_publisher(&self.caller, &self.grants, topic)
     }
 
     /// What leaves next, leaves for the caller of one of these tasks.

@@ -13,6 +13,7 @@ mod keyvalue;
 mod loading;
 mod logs;
 mod machine;
+mod mqtt;
 mod operations;
 mod publishing;
 mod queues;
