@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tombolo_core::{Name, Publication, Publish, PublishError, QueueId};
+use tombolo_core::{Name, Origin, Publication, Publish, PublishError, QueueId};
 
 use super::auth::PasswordError;
 use super::event::{Ids, client_source, of_message};
@@ -80,7 +80,9 @@ impl Shared {
             tracing::debug!(%topic, %error, "an mqtt message is no valid event");
             Refusal::Invalid
         })?;
-        let publication = |queue| Publication::new(queue, event.clone()).trace(trace);
+        let hops = tombolo_core::topic::hops(&event);
+        let origin = Origin { trace, hops };
+        let publication = |queue| Publication::new(queue, event.clone()).origin(origin);
         Ok(queues.into_iter().map(publication).collect())
     }
 }
@@ -115,7 +117,7 @@ fn refusal(arrival: &Arrival, error: &PublishError) -> Refusal {
             tracing::debug!(%topic, %error, "there is no room for an mqtt message");
             Refusal::Full
         }
-        PublishError::TooLong { .. } => {
+        PublishError::TooLong { .. } | PublishError::TransactionTooLong(_) => {
             tracing::debug!(%topic, %error, "an mqtt message is too long");
             Refusal::Invalid
         }

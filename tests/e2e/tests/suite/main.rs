@@ -18,3 +18,4 @@ mod operations;
 mod publishing;
 mod queues;
 mod run;
+mod transactions;
