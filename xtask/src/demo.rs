@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long)]
     keep: bool,
     /// Folder of the vibration recordings that predictive-maintenance replays; without them that part is skipped
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", env = "TOMBOLO_VIBRATION_DATA")]
     vibration: Option<PathBuf>,
 }
 
