@@ -4,6 +4,7 @@ mod budgets;
 mod calls;
 mod cli;
 mod code;
+mod devices;
 mod endurance;
 mod grants;
 mod guests;
