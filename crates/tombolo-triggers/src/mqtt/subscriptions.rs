@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tombolo_core::{Name, Publication, Publish, PublishError, QueueId};
+use tombolo_core::{Name, Origin, Publication, Publish, PublishError, QueueId};
 
 use super::auth::PasswordError;
 use super::event::{Ids, client_source, of_message};
@@ -48,7 +48,9 @@ impl Intake {
                 return Box::pin(std::future::ready(Err(Refusal::Invalid)));
             }
         };
-        let publication = |queue| Publication::new(queue, event.clone()).trace(trace);
+        let hops = tombolo_core::topic::hops(&event);
+        let origin = Origin { trace, hops };
+        let publication = |queue| Publication::new(queue, event.clone()).origin(origin);
         let publications = queues.into_iter().map(publication).collect();
         let publishing = self.publish.publish(publications);
         Box::pin(async move {
@@ -64,7 +66,7 @@ fn refusal(topic: &str, error: &PublishError) -> Refusal {
             tracing::debug!(%topic, %error, "there is no room for an mqtt message");
             Refusal::Full
         }
-        PublishError::TooLong { .. } => {
+        PublishError::TooLong { .. } | PublishError::TransactionTooLong(_) => {
             tracing::debug!(%topic, %error, "an mqtt message is too long");
             Refusal::Invalid
         }

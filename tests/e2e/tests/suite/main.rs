@@ -19,3 +19,4 @@ mod operations;
 mod publishing;
 mod queues;
 mod run;
+mod transactions;

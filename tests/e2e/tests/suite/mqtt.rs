@@ -239,7 +239,7 @@ fn a_function_that_triggers_itself_by_a_topic_comes_to_an_end() -> Result<()> {
     until(&app, "main.mqtt", "delivered", 16)?;
     until(&app, "main.mqtt", "published", 17)?;
     let listed = json(&app, &["peek", "main.mqtt"])?;
-    assert_eq!(listed["items"][0]["event"]["tombolorelays"], "16");
+    assert_eq!(listed["items"][0]["event"]["tombolohops"], "16");
     Ok(())
 }
 
