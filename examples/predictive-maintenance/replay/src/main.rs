@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use summary::report::Report;
 use tokio::task::JoinHandle;
-use trial::recording::{FOLDER_VARIABLE, SOURCES, Sensor, read_all};
+use trial::recording::{FOLDER_VARIABLE, Recording, SOURCES, Sensor, read_all};
 use trial::temperature::Series;
 
 use board::Board;
@@ -26,8 +26,8 @@ use machines::Sent;
 
 /// The thermometer's machine.
 const PRESS: &str = "press-7";
-/// The folder that is looked at when none is named.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vibration");
+/// The folder of the example that is looked at when none is named.
+const FOLDER: &str = "data/vibration";
 /// The report is asked for until nothing has changed for this long.
 const STILL: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -42,8 +42,8 @@ struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     site: String,
     /// Folder of the vibration recordings; without them that part is skipped
-    #[arg(long, env = FOLDER_VARIABLE, default_value = FOLDER)]
-    vibration: PathBuf,
+    #[arg(long, env = FOLDER_VARIABLE)]
+    vibration: Option<PathBuf>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -62,18 +62,8 @@ async fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<bool> {
     // First what takes no time and may be wrong.
     let series = Series::load()?;
-    let recordings = if SOURCES
-        .iter()
-        .all(|source| arguments.vibration.join(source.file).is_file())
-    {
-        Some(read_all(&arguments.vibration, Sensor::DriveEnd)?)
-    } else {
-        eprintln!(
-            "vibration: skipped, the recordings are not in {} (data/SOURCE.md says which and whence; {FOLDER_VARIABLE} names another folder)",
-            arguments.vibration.display()
-        );
-        None
-    };
+    let folder = arguments.vibration.clone();
+    let recordings = recordings(&folder.unwrap_or_else(|| example().join(FOLDER)))?;
     let known = ask(&arguments.site)?.machines;
     if let Some(name) = known.keys().next() {
         bail!(
@@ -105,6 +95,19 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let differences = outcome::differences(&report, &sent, alarms)?;
     print!("{}", result::render(&report, &sent, alarms, &differences));
     Ok(differences.is_empty())
+}
+
+/// The recordings, where all of them are there.
+fn recordings(folder: &Path) -> Result<Option<Vec<Recording>>> {
+    let mut files = SOURCES.iter().map(|source| folder.join(source.file));
+    if files.all(|file| file.is_file()) {
+        return Ok(Some(read_all(folder, Sensor::DriveEnd)?));
+    }
+    eprintln!(
+        "vibration: skipped, the recordings are not in {} (data/SOURCE.md says which and whence; {FOLDER_VARIABLE} names another folder)",
+        folder.display()
+    );
+    Ok(None)
 }
 
 /// Publishes what was found in the bearings, and the log book of the press. Returns the machines that were inspected.
@@ -200,11 +203,8 @@ fn ask(site: &str) -> Result<Report> {
     serde_json::from_str(&text).with_context(|| format!("{url} is no report"))
 }
 
-/// The reference tables.
-fn reference_folder() -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reference");
-    if !folder.is_dir() {
-        bail!("{} is not there", folder.display());
-    }
-    Ok(folder)
+/// The folder of the example.
+fn example() -> &'static Path {
+    let replay = Path::new(env!("CARGO_MANIFEST_DIR"));
+    replay.parent().unwrap_or(replay)
 }

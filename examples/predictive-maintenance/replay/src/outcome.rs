@@ -68,7 +68,7 @@ pub fn alarms(report: &Report) -> u64 {
 
 /// Everything that is not as it must be, one line each.
 pub fn differences(report: &Report, sent: &[Sent], alarms: u64) -> Result<Vec<String>> {
-    let reference = Reference::read(&crate::reference_folder()?)?;
+    let reference = Reference::read(&crate::example().join("reference"))?;
     let mut wrong = Vec::new();
     for one in sent {
         let published = one.messages + one.repeated;

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use analysis::verdict::{Part, Verdict};
 use messages::Alarm;
 use summary::machine::{Machine, Point, Temperature, Vibration};
+use summary::number::{grouped, several};
 use summary::report::Report;
 
 use crate::chart::{self, Series};
 use crate::text::{action, class};
-use crate::{grouped, reduction};
 
 /// The whole page.
 pub fn render(report: &Report) -> String {
@@ -30,9 +30,9 @@ pub fn render(report: &Report) -> String {
         r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Shift report</title><style>{style}</style></head>
-<body><main><header><h1>Shift report</h1><p>{} machines</p></header>{body}</main></body></html>
+<body><main><header><h1>Shift report</h1><p>{}</p></header>{body}</main></body></html>
 "#,
-        report.machines.len()
+        several(report.machines.len() as u64, "machine")
     )
 }
 
@@ -75,7 +75,7 @@ fn tiles(report: &Report) -> String {
         ),
         (
             "kept of what came",
-            format!("1 : {}", grouped(reduction(report))),
+            format!("1 : {}", grouped(report.reduction())),
             format!(
                 "{} bytes in, {} kept",
                 grouped(report.bytes_in),

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use analysis::verdict::Verdict;
 use messages::Alarm;
 use summary::machine::{Machine, Temperature, Vibration};
+use summary::number::{grouped, several};
 use summary::report::Report;
-
-use crate::{grouped, reduction};
 
 /// Alarms of one machine that are printed; the page has more.
 const ALARMS: usize = 10;
@@ -15,16 +14,8 @@ const ALARMS: usize = 10;
 /// The whole report; ends with a line end.
 pub fn render(report: &Report) -> String {
     let mut out = String::from("Shift report\n");
-    line(
-        &mut out,
-        &format!(
-            "  {} machines, {} bytes in, {} kept (1 : {})",
-            report.machines.len(),
-            grouped(report.bytes_in),
-            grouped(report.bytes_kept),
-            grouped(reduction(report))
-        ),
-    );
+    let machines = several(report.machines.len() as u64, "machine");
+    line(&mut out, &format!("  {machines}, {}", report.bytes()));
     bearings(&mut out, report);
     confusion(&mut out, report);
     temperatures(&mut out, report);
@@ -96,8 +87,8 @@ fn temperatures(out: &mut String, report: &Report) {
         line(
             out,
             &format!(
-                "\nTemperature of {name}\n  {} readings from {} to {}, {} in this shift",
-                grouped(*readings),
+                "\nTemperature of {name}\n  {} from {} to {}, {} in this shift",
+                several(*readings, "reading"),
                 from.map_or("–", String::as_str),
                 to.map_or("–", String::as_str),
                 grouped(report.shift.get(name).map_or(0, |seen| seen.readings)),

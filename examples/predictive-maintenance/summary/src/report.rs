@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::number::grouped;
 use crate::score::{Confusion, Incidents};
 
 /// How much of a machine had been seen at some moment, or was seen between two.
@@ -100,6 +101,21 @@ impl Report {
             shift,
             bytes_kept,
         }
+    }
+
+    /// What came and what is kept of it, in words.
+    pub fn bytes(&self) -> String {
+        format!(
+            "{} bytes in, {} kept (1 : {})",
+            grouped(self.bytes_in),
+            grouped(self.bytes_kept),
+            grouped(self.reduction())
+        )
+    }
+
+    /// How many bytes came for one that is kept.
+    pub fn reduction(&self) -> u64 {
+        self.bytes_in / self.bytes_kept.max(1)
     }
 }
 
