@@ -221,7 +221,7 @@ impl Node {
         let (mqtt, subscriptions) =
             mqtt::broker(&config.mqtt, Arc::new(journal.clone()), &telemetry)?;
         runtime.connect_topics(Arc::new(mqtt.handle()));
-        let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry);
+        let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry);
         let cron = cron(&store, &journal);
         let events = Events {
             journal,
@@ -462,6 +462,7 @@ fn deliveries(
     config: &NodeConfig,
     journal: &Journal,
     dispatcher: &Arc<Idempotent>,
+    runtime: &Runtime,
     telemetry: &Telemetry,
 ) -> Deliveries {
     let mut headers = HeaderMap::new();
@@ -480,6 +481,7 @@ fn deliveries(
     Deliveries::new(
         journal.clone(),
         dispatcher.clone(),
+        Arc::new(runtime.callbacks()),
         telemetry.clone(),
         options,
     )
@@ -564,7 +566,7 @@ fn control(
         token,
         apps: handle.apps.clone(),
         invoke: handle.dispatcher.clone(),
-        ingress: queues::ingress(&store.journal()),
+        ingress: queues::ingress(&store.journal(), handle.apps.runtime.clone()),
         journal: store.journal(),
         telemetry: telemetry.clone(),
         ready: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! The end-to-end tests: real processes on loopback, one module for each promise.
 
 mod budgets;
+mod callbacks;
 mod calls;
 mod cli;
 mod code;
