@@ -5,6 +5,7 @@ mod callbacks;
 mod calls;
 mod cli;
 mod code;
+mod contract;
 mod endurance;
 mod grants;
 mod guests;
