@@ -112,7 +112,16 @@ fn queues(generator: &mut SchemaGenerator) -> Map<String, Value> {
         "post": send("sendEvents", "Send CloudEvents to a queue", &queue, &receipt),
     });
     let later = "Send CloudEvents to a function, which receives them later";
-    let of_function = send("invokeLater", later, &["app", "function"], &receipt);
+    let mut of_function = send("invokeLater", later, &["app", "function"], &receipt);
+    let parameters = of_function.get_mut("parameters");
+    if let Some(parameters) = parameters.and_then(Value::as_array_mut) {
+        parameters.push(json!({
+            "name": "callback",
+            "in": "query",
+            "description": "Where what became of the events is sent, as far as the function's grants allow",
+            "schema": { "type": "string", "format": "uri" },
+        }));
+    }
     let redrive = "Publish dead letters again in the queue that they came from";
     let paths = [
         (

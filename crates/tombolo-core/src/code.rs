@@ -177,6 +177,8 @@ codes! {
         "The node cannot make events durable at the moment, so it accepts none. Its log says why. Send the same event again later: its `source` and `id` make a duplicate harmless.";
     TransactionTooLong = 707, exit::FAILED, PAYLOAD_TOO_LARGE, "The invocation does too much for one transaction",
         "The trigger says `transactional = true`, so all that the function reads, writes and publishes for one delivery is committed at once. It has more keys, events or bytes than one commit takes; the message names the bounds. Let the trigger deliver smaller batches, or do the work in several events.";
+    TransactionConflict = 708, exit::CONFLICT, CONFLICT, "What the invocation had read was changed by others",
+        "The trigger says `transactional = true`. Each time that the function had run, a key that it had read had been changed by somebody else, so nothing was committed; the message names the key. Give events that work on the same key one order key (`order_by`), deliver them in batches, or keep others from writing it.";
 }
 
 impl fmt::Display for Code {

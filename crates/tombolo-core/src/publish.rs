@@ -14,6 +14,9 @@ pub const PRIORITY_DEFAULT: u8 = 4;
 /// The lowest priority; 0 is the highest.
 pub const PRIORITY_LOWEST: u8 = 9;
 
+/// The extension attribute with the URL that is called back once an asynchronous invocation is done with.
+pub const CALLBACK: &str = "callback";
+
 /// What an event comes of: it travels with the event, so that whoever receives it belongs to the same trace and
 /// a loop of functions and queues comes to an end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub enum Feed {
     Mqtt,
     /// Changes of stores: `<function>.change`.
     Change,
+    /// What became of asynchronous invocations, for those who asked to be called back: `<function>.callback`.
+    Callback,
 }
 
 impl Feed {
@@ -31,13 +33,19 @@ impl Feed {
             Self::Cron => "cron",
             Self::Mqtt => "mqtt",
             Self::Change => "change",
+            Self::Callback => "callback",
         }
     }
 
     fn of(word: &str) -> Option<Self> {
-        [Self::Async, Self::Cron, Self::Mqtt, Self::Change]
-            .into_iter()
-            .find(|feed| feed.as_str() == word)
+        let all = [
+            Self::Async,
+            Self::Cron,
+            Self::Mqtt,
+            Self::Change,
+            Self::Callback,
+        ];
+        all.into_iter().find(|feed| feed.as_str() == word)
     }
 }
 
@@ -54,7 +62,7 @@ pub enum QueueNameError {
     Name(#[from] NameError),
     /// What stands behind it is nothing that the host makes.
     #[error(
-        "behind a queue's name only `.dead`, `.async`, `.cron`, `.mqtt` or `.change` may follow, not `.{0}`"
+        "behind a queue's name only `.dead`, `.async`, `.cron`, `.mqtt`, `.change` or `.callback` may follow, not `.{0}`"
     )]
     Suffix(String),
 }

@@ -9,7 +9,7 @@ use tombolo_manifest::{Durability, QueueTrigger, WhenFull};
 use tombolo_store::Changes;
 use tombolo_store::queue::{self, BatchSettings, QueueSettings, RetrySettings, TakeBounds};
 use tombolo_triggers::cron::CronSource;
-use tombolo_triggers::delivery::Consumer;
+use tombolo_triggers::delivery::{Consumer, Target};
 use tombolo_triggers::mqtt::{Subscription, TOPIC_ATTRIBUTE, TopicError};
 
 use crate::app::App;
@@ -26,7 +26,7 @@ pub(crate) struct AppQueue {
 }
 
 /// Every queue of an app: those of its manifest, and those that feed a function. Each function has
-/// one for asynchronous invocations.
+/// one for asynchronous invocations, and one for their callbacks.
 pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
     let manifest = &app.manifest;
     let mut queues = BTreeMap::new();
@@ -49,6 +49,13 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
         let settings = QueueSettings {
             order_by: order_by(feed).map(str::to_owned),
             lease_ms: lease_ms(app, &function),
+            retry: match feed {
+                Feed::Callback => RetrySettings {
+                    attempts: CALLBACK_ATTEMPTS,
+                    ..RetrySettings::default()
+                },
+                _ => RetrySettings::default(),
+            },
             ..QueueSettings::default()
         };
         let consumer = Some(Consumer {
@@ -56,7 +63,13 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
             function: app.id(&function),
             trigger: feed.as_str(),
             batch: bounds(&settings),
+            target: match feed {
+                Feed::Callback => Target::Callback,
+                _ => Target::Function,
+            },
             reply: None,
+            callback: (feed == Feed::Async && calls_back(app, &function))
+                .then(|| id(app, QueueName::of_function(&function, Feed::Callback))),
             transactional: false,
         });
         queues.insert(queue, AppQueue { settings, consumer });
@@ -64,17 +77,33 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
     queues
 }
 
+/// Whether a function may send requests anywhere, and so callbacks.
+fn calls_back(app: &App, function: &Name) -> bool {
+    let function = app.functions().get(function);
+    function.is_some_and(|function| !function.grants.http.is_empty())
+}
+
+/// Deliveries of a callback in all: for an hour or so, as the wait grows to five minutes.
+const CALLBACK_ATTEMPTS: u16 = 20;
+
 /// The functions of an app and what feeds them, besides queues of the manifest.
 fn feeds(app: &App) -> impl Iterator<Item = (Name, Feed)> {
     let triggers = &app.manifest.triggers;
-    let asynchronous = app.functions().keys().map(|name| (name, Feed::Async));
+    let functions = || app.functions().keys();
+    let asynchronous = functions().map(|name| (name, Feed::Async));
+    let callback = functions().filter(|name| calls_back(app, name));
+    let callback = callback.map(|name| (name, Feed::Callback));
     let cron = triggers.cron.iter().map(|one| (&one.function, Feed::Cron));
     let mqtt = triggers.mqtt.iter().map(|one| (&one.function, Feed::Mqtt));
     let change = triggers
         .change
         .iter()
         .map(|one| (&one.function, Feed::Change));
-    let all = asynchronous.chain(cron).chain(mqtt).chain(change);
+    let all = asynchronous
+        .chain(callback)
+        .chain(cron)
+        .chain(mqtt)
+        .chain(change);
     all.map(|(name, feed)| (name.clone(), feed))
 }
 
@@ -83,7 +112,7 @@ fn order_by(feed: Feed) -> Option<&'static str> {
     match feed {
         Feed::Change => Some("subject"),
         Feed::Mqtt => Some(TOPIC_ATTRIBUTE),
-        Feed::Async | Feed::Cron => None,
+        Feed::Async | Feed::Cron | Feed::Callback => None,
     }
 }
 
@@ -171,6 +200,7 @@ fn consumer(app: &App, trigger: &QueueTrigger) -> Consumer {
     Consumer {
         queue: id(app, trigger.queue.clone().into()),
         function: app.id(&trigger.function),
+        target: Target::Function,
         trigger: "queue",
         batch: TakeBounds {
             events: trigger.batch.max,
@@ -180,6 +210,7 @@ fn consumer(app: &App, trigger: &QueueTrigger) -> Consumer {
             .reply
             .as_ref()
             .map(|reply| id(app, reply.clone().into())),
+        callback: None,
         transactional: trigger.transactional,
     }
 }
@@ -219,7 +250,7 @@ mod tests {
             [functions.analyse]
             component = "a.wasm"
             limits = { wall = "20s" }
-            grants = { keyvalue = ["machines"], queues = ["plans"] }
+            grants = { keyvalue = ["machines"], queues = ["plans"], http = ["https://done.example"] }
             [queues.readings]
             durability = "memory"
             retention = { age = "1h", bytes = "1MiB" }
@@ -252,6 +283,7 @@ mod tests {
         let names: Vec<String> = queues.keys().map(QueueId::to_string).collect();
         let expected = [
             "analyse.async",
+            "analyse.callback",
             "analyse.change",
             "analyse.cron",
             "orders",

@@ -226,7 +226,7 @@ impl Node {
         let broker = mqtt::broker(&config.mqtt, publish, retained, remote.handle(), &telemetry);
         let (mqtt, subscriptions) = broker.await?;
         runtime.connect_topics(Arc::new(mqtt.handle()));
-        let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry);
+        let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry);
         let cron = Cron::new(journal.clone(), memory(&store, "cron"));
         let events = Events {
             journal,
@@ -474,6 +474,7 @@ fn deliveries(
     config: &NodeConfig,
     journal: &Journal,
     dispatcher: &Arc<Idempotent>,
+    runtime: &Runtime,
     telemetry: &Telemetry,
 ) -> Deliveries {
     let mut headers = HeaderMap::new();
@@ -492,6 +493,7 @@ fn deliveries(
     Deliveries::new(
         journal.clone(),
         dispatcher.clone(),
+        Arc::new(runtime.callbacks()),
         telemetry.clone(),
         options,
     )
@@ -575,7 +577,7 @@ fn control(
         token,
         apps: handle.apps.clone(),
         invoke: handle.dispatcher.clone(),
-        ingress: queues::ingress(&store.journal()),
+        ingress: queues::ingress(&store.journal(), handle.apps.runtime.clone()),
         journal: store.journal(),
         telemetry: telemetry.clone(),
         ready: AtomicBool::new(false),

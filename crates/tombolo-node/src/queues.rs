@@ -1,5 +1,6 @@
 //! What the API answers about queues, and what operators do with them.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, Request, Response};
@@ -10,7 +11,8 @@ use tombolo_api::{
     Attempt, DeadLetter, DroppedEvent, List, Queue, QueueCounters, QueuedEvent, Selected, Standing,
 };
 use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
-use tombolo_core::{Blame, Body, BodyError, Code, QueueId, TraceContext, event};
+use tombolo_core::{Blame, Body, BodyError, Code, FunctionId, QueueId, TraceContext, event};
+use tombolo_runtime::Runtime;
 use tombolo_store::queue::{self, Burial, Due, Reason};
 use tombolo_store::{
     Dropped, EventFilter, Journal, Listed, Peeked, QueueFigures, Selection, StoreError,
@@ -120,9 +122,10 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// The ingress of the API.
-pub(crate) fn ingress(journal: &Journal) -> Ingress {
-    let publish = std::sync::Arc::new(journal.clone());
-    Ingress::new(publish, event::Bounds::default())
+pub(crate) fn ingress(journal: &Journal, runtime: Runtime) -> Ingress {
+    let publish = Arc::new(journal.clone());
+    let callbacks = move |function: &FunctionId, url: &str| runtime.check_callback(function, url);
+    Ingress::new(publish, Arc::new(callbacks), event::Bounds::default())
 }
 
 fn failed(error: &StoreError) -> Refusal {

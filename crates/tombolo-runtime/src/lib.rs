@@ -26,6 +26,7 @@ mod world;
 
 pub use code_cache::CodeError;
 pub use command::{CommandError, CommandSpec, run_command};
+pub use egress::Callbacks;
 pub use engine::{Allocation, EngineError, Probe};
 pub use function::{FunctionStatus, LoadedFunction};
 pub use imports::LoadError;

@@ -16,7 +16,7 @@ use tombolo_telemetry::Telemetry;
 
 use crate::code_cache::{CodeCache, CodeError, Stored};
 use crate::concurrent::Shards;
-use crate::egress::{Client, Machine};
+use crate::egress::{Callbacks, Client, Machine, callback};
 use crate::engine::{Allocation, EngineError, EngineKind, Engines, Probe};
 use crate::function::{Function, FunctionStatus, IDLE_INSTANCES_MAX, LoadedFunction};
 use crate::gate::Gate;
@@ -201,6 +201,27 @@ impl Runtime {
         let _ = self.0.publish.set(publish);
     }
 
+    /// Sends callbacks for functions.
+    pub fn callbacks(&self) -> Callbacks {
+        Callbacks(self.clone())
+    }
+
+    /// Checks that a function's grants allow a callback.
+    ///
+    /// # Errors
+    /// It is no URL, no grant covers it, or there is no such function.
+    pub fn check_callback(&self, function: &FunctionId, url: &str) -> Result<(), Failure> {
+        let found = self.find(function).ok_or_else(|| {
+            let detail = format!("there is no function `{function}` on this node");
+            Failure::new(Code::NotFound, Blame::Caller, detail)
+        })?;
+        callback::check(&found.grants, url)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.0.http.clone()
+    }
+
     /// Says where the messages go that functions publish to topics; the first word counts.
     pub fn connect_topics(&self, topics: Arc<dyn PublishTopic>) {
         let _ = self.0.topics.set(topics);
@@ -322,7 +343,7 @@ impl Runtime {
         self.find(id).map(|function| function.status())
     }
 
-    fn find(&self, id: &FunctionId) -> Option<Arc<Function>> {
+    pub(crate) fn find(&self, id: &FunctionId) -> Option<Arc<Function>> {
         self.0
             .functions
             .read()

@@ -251,6 +251,9 @@ pub struct Invoke {
     /// Leave the event to the node, which delivers it with retries, and print the receipt
     #[arg(long, conflicts_with_all = ["http", "header", "trigger", "include"])]
     pub later: bool,
+    /// Where the node is to send what became of it, as far as the function's grants allow
+    #[arg(long, value_name = "URL", requires = "later")]
+    pub callback: Option<String>,
     /// Print the status and the headers of the answer too
     #[arg(short, long)]
     pub include: bool,

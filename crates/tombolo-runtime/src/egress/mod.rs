@@ -1,5 +1,6 @@
 //! What leaves a function by `wasi:http`: calls of other functions and events for queues and topics stay in process, everything else goes through the policy.
 
+pub(crate) mod callback;
 mod client;
 mod idle;
 mod policy;
@@ -29,6 +30,7 @@ use wasmtime_wasi_http::{
     WasiHttpView,
 };
 
+pub use callback::Callbacks;
 pub(crate) use client::{Client, Machine};
 pub(crate) use policy::{Refusal, special};
 

@@ -51,6 +51,17 @@ pub struct RetrySettings {
     pub age_ms: Option<u64>,
 }
 
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            backoff_ms: 1000,
+            backoff_max_ms: 5 * 60 * 1000,
+            age_ms: None,
+        }
+    }
+}
+
 /// The settings of one queue. Those of its consumer (concurrency, rate, batch, retry, lease) come
 /// from the trigger.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,12 +106,7 @@ impl Default for QueueSettings {
                 bytes: 1 << 20,
                 wait_ms: 0,
             },
-            retry: RetrySettings {
-                attempts: 5,
-                backoff_ms: 1000,
-                backoff_max_ms: 5 * 60 * 1000,
-                age_ms: None,
-            },
+            retry: RetrySettings::default(),
             lease_ms: 60_000,
         }
     }

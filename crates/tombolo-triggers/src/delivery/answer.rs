@@ -17,8 +17,9 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// Whether there was more.
     pub(super) cut: bool,
-    /// What the host keeps for as long as the answer is not settled.
-    pub(super) extensions: Extensions,
+    /// What is to be held for as long as the answer is not settled.
+    #[expect(dead_code, reason = "it is held")]
+    pub(super) held: Extensions,
 }
 
 /// Reads an answer. What is beyond the bound is read and dropped: the invocation ends with the end
@@ -39,6 +40,6 @@ pub(super) async fn read(response: Response<Body>) -> Result<Answer, BodyError> 
         headers: head.headers,
         body: kept.freeze(),
         cut,
-        extensions: head.extensions,
+        held: head.extensions,
     })
 }

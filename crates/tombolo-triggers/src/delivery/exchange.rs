@@ -5,17 +5,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Extensions, HeaderValue, Request};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::{OwnedSemaphorePermit, RwLockReadGuard, RwLockWriteGuard};
 use tombolo_core::event::{Event, EventError, http as binding};
 use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
 use tombolo_core::invoke::HOPS_MAX;
-use tombolo_core::{Call, CallContext, Code, TraceContext};
+use tombolo_core::publish::CALLBACK;
+use tombolo_core::{Call, CallContext, Code, Publication, TraceContext};
 use tombolo_store::{Batch, Delivery, Effects, Lease, Transaction};
 use tombolo_telemetry::{Span, name};
 
-use super::answer::read;
+use super::Target;
+use super::answer::{Answer, read};
+use super::callback::Asking;
 use super::lane::Lane;
 use super::verdict::{Asked, Fault, Verdict, judge};
 
@@ -154,8 +157,8 @@ impl Lane {
         );
         let fault = Fault::new(Some(Code::Loop), detail);
         let verdict = Verdict::Dead(fault.clone());
-        self.settle(taken, verdict, Transaction::default(), trace)
-            .await;
+        let effects = self.told(taken, &verdict, None, trace);
+        self.settle(taken, verdict, effects, trace).await;
         fault
     }
 
@@ -163,10 +166,10 @@ impl Lane {
     /// it has read, within the first half of its time.
     async fn exchange(&self, taken: &Taken, trace: TraceContext) -> Option<Fault> {
         if !self.consumer.transactional {
-            let (verdict, _held) = self.ask(taken, trace, None).await;
+            let (verdict, answer) = self.ask(taken, trace, None).await;
             let fault = verdict.fault().cloned();
-            self.settle(taken, verdict, Transaction::default(), trace)
-                .await;
+            let effects = self.told(taken, &verdict, answer.as_ref(), trace);
+            self.settle(taken, verdict, effects, trace).await;
             return fault;
         }
         let mut lost = None;
@@ -176,7 +179,8 @@ impl Lane {
                 break;
             };
             let effects = Effects::default();
-            let (verdict, _held) = self.ask(taken, trace, Some(&effects)).await;
+            // The answer holds what must not be let go before it is settled.
+            let (verdict, _answer) = self.ask(taken, trace, Some(&effects)).await;
             let fault = verdict.fault().cloned();
             lost = self.settle(taken, verdict, effects.seal(), trace).await;
             if lost.is_none() {
@@ -203,14 +207,45 @@ impl Lane {
         }
     }
 
-    /// Calls the function, and says what its answer means. What comes with the verdict is to be kept until it is
-    /// settled.
+    /// What is told to whoever asked to be called back, once it is certain: with the acknowledgement, or with the
+    /// burial.
+    fn told(
+        &self,
+        taken: &Taken,
+        verdict: &Verdict,
+        answer: Option<&Answer>,
+        trace: TraceContext,
+    ) -> Transaction {
+        let mut effects = Transaction::default();
+        let (Some(queue), [event], [lease]) =
+            (&self.consumer.callback, &*taken.events, &*taken.leases)
+        else {
+            return effects;
+        };
+        let asking = Asking {
+            event,
+            function: &self.consumer.function,
+            id: format!("{}/{}", lease.queue(), lease.sequence()),
+            attempt: taken.attempt,
+        };
+        let publication = |event| Publication::new(queue.clone(), event).trace(Some(trace));
+        let answered = answer.filter(|_| matches!(verdict, Verdict::Done(_)));
+        if let Some(event) = answered.and_then(|answer| asking.answered(answer)) {
+            effects.publications.push(publication(event));
+        }
+        if let Some(event) = verdict.fault().and_then(|fault| asking.failed(fault)) {
+            effects.if_buried.push(publication(event));
+        }
+        effects
+    }
+
+    /// Calls the function, and says what its answer means. The answer is to be kept until the verdict is settled.
     async fn ask(
         &self,
         taken: &Taken,
         trace: TraceContext,
         effects: Option<&Effects>,
-    ) -> (Verdict, Extensions) {
+    ) -> (Verdict, Option<Answer>) {
         let (trigger, attempt) = (self.consumer.trigger, taken.attempt.into());
         let (request, asked) = if self.is_batched() {
             let request = binding::batch_request(&taken.events, trigger, attempt);
@@ -221,6 +256,7 @@ impl Lane {
             let reply = self.consumer.reply.is_some();
             (request, Asked::Single { reply })
         };
+        let request = request.and_then(|request| self.addressed(request, taken));
         match request {
             Ok(mut request) => {
                 if let Some(effects) = effects {
@@ -231,9 +267,23 @@ impl Lane {
             Err(error) => {
                 let detail = format!("the event cannot be written: {error}");
                 let fault = Fault::new(Some(Code::EventInvalid), detail);
-                (Verdict::Dead(fault), Extensions::new())
+                (Verdict::Dead(fault), None)
             }
         }
+    }
+
+    /// A request with the URL that it goes to, if it does not go to a function.
+    fn addressed(
+        &self,
+        mut request: Request<Bytes>,
+        taken: &Taken,
+    ) -> Result<Request<Bytes>, EventError> {
+        if self.consumer.target == Target::Callback {
+            let url = taken.events.first().and_then(|one| one.attribute(CALLBACK));
+            let url: Option<Uri> = url.and_then(|url| url.parse().ok());
+            *request.uri_mut() = url.ok_or(EventError::Missing(CALLBACK))?;
+        }
+        Ok(request)
     }
 
     /// Calls the function, and waits for the whole of its answer until the deadline.
@@ -243,7 +293,7 @@ impl Lane {
         asked: Asked<'_>,
         taken: &Taken,
         trace: TraceContext,
-    ) -> (Verdict, Extensions) {
+    ) -> (Verdict, Option<Answer>) {
         let length = request.body().len();
         let headers = request.headers_mut();
         headers.extend(self.shared.config.headers.clone());
@@ -260,7 +310,11 @@ impl Lane {
                 .map_err(|never| match never {})
                 .boxed_unsync()
         };
-        let answering = self.shared.invoke.invoke(Call {
+        let invoke = match self.consumer.target {
+            Target::Function => &self.shared.invoke,
+            Target::Callback => &self.shared.callbacks,
+        };
+        let answering = invoke.invoke(Call {
             function: self.consumer.function.clone(),
             request: request.map(body),
             context: CallContext {
@@ -276,7 +330,7 @@ impl Lane {
         let verdict = match tokio::time::timeout_at(taken.deadline.into(), answered).await {
             Ok(Ok(answer)) => {
                 let verdict = judge(&answer, asked, SystemTime::now());
-                return (verdict, answer.extensions);
+                return (verdict, Some(answer));
             }
             Ok(Err(fault)) => Verdict::of_fault(fault),
             Err(_) => Verdict::Retry(Fault::new(
@@ -284,6 +338,6 @@ impl Lane {
                 "the function did not answer within the lease of its events",
             )),
         };
-        (verdict, Extensions::new())
+        (verdict, None)
     }
 }

@@ -10,6 +10,7 @@
 //! flooded queue, or a function that hangs, slows no other queue down to nothing.
 
 mod answer;
+mod callback;
 mod exchange;
 mod lane;
 mod retry_after;
@@ -37,6 +38,15 @@ pub struct DeliveryConfig {
     pub headers: HeaderMap,
 }
 
+/// What is called for an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The function.
+    Function,
+    /// The URL that the event has in its attribute [`CALLBACK`](tombolo_core::publish::CALLBACK), in the function's name.
+    Callback,
+}
+
 /// Who receives the events of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -44,6 +54,8 @@ pub struct Consumer {
     pub queue: QueueId,
     /// The function.
     pub function: FunctionId,
+    /// What is called.
+    pub target: Target,
     /// The kind of trigger, which the function is told: `queue`, `cron`, `mqtt`, `change` or `async`.
     pub trigger: &'static str,
     /// What one invocation gets at most, besides the queue's own bounds. With one event it is a
@@ -52,6 +64,8 @@ pub struct Consumer {
     /// Where events go that the function answers with. Without it they are not looked at; batches
     /// have none.
     pub reply: Option<QueueId>,
+    /// Where what became of an event goes if it has the attribute [`CALLBACK`](tombolo_core::publish::CALLBACK).
+    pub callback: Option<QueueId>,
     /// Whether the effects of an invocation are committed with its acknowledgement.
     pub transactional: bool,
 }

@@ -24,6 +24,7 @@ type Consumers = BTreeMap<Name, Vec<Consumer>>;
 pub(super) struct Shared {
     pub(super) journal: Journal,
     pub(super) invoke: Arc<dyn Invoke>,
+    pub(super) callbacks: Arc<dyn Invoke>,
     pub(super) telemetry: Telemetry,
     pub(super) config: DeliveryConfig,
     /// The places of the node. Waiters are served in the order in which they came.
@@ -86,10 +87,12 @@ struct Running {
 }
 
 impl Deliveries {
-    /// Deliveries from a journal, to whatever runs functions. Nothing is taken before they run.
+    /// Deliveries from a journal, to whatever runs functions, and to what sends callbacks. Nothing is taken before
+    /// they run.
     pub fn new(
         journal: Journal,
         invoke: Arc<dyn Invoke>,
+        callbacks: Arc<dyn Invoke>,
         telemetry: Telemetry,
         config: DeliveryConfig,
     ) -> Self {
@@ -99,6 +102,7 @@ impl Deliveries {
             shared: Arc::new(Shared {
                 journal,
                 invoke,
+                callbacks,
                 telemetry,
                 config,
                 places,

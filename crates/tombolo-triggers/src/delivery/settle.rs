@@ -22,7 +22,10 @@ impl Lane {
     ) -> Option<Fault> {
         let effects = match verdict {
             Verdict::Done(_) | Verdict::Partly(..) => effects,
-            _ => Transaction::default(),
+            _ => Transaction {
+                if_buried: effects.if_buried,
+                ..Transaction::default()
+            },
         };
         let origin = Origin {
             trace: Some(trace),
@@ -47,7 +50,7 @@ impl Lane {
         match self.shared.journal.commit(transaction).await {
             Err(error @ StoreError::Conflict { .. }) => {
                 let detail = format!("what the function read was changed meanwhile: {error}");
-                return Some(Fault::new(Some(Code::Conflict), detail));
+                return Some(Fault::new(Some(Code::TransactionConflict), detail));
             }
             Err(error) if is_of_the_function(&error) => {
                 let why = std::error::Error::source(&error);
@@ -91,6 +94,7 @@ fn changes_nothing(transaction: &Transaction) -> bool {
     transaction.writes.is_empty()
         && transaction.publications.is_empty()
         && transaction.answers.is_empty()
+        && transaction.if_buried.is_empty()
 }
 
 /// Whether an error comes of what the function did, and not of the store.

@@ -250,7 +250,7 @@ mod tests {
             headers: map,
             body: Bytes::copy_from_slice(body.as_bytes()),
             cut: false,
-            extensions: http::Extensions::new(),
+            held: http::Extensions::new(),
         }
     }
 

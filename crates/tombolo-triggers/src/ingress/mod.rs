@@ -13,8 +13,10 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use tombolo_core::event::{Bounds, Event, http as binding};
+use tombolo_core::publish::CALLBACK;
 use tombolo_core::{
-    Blame, Body, BodyError, Code, Failure, Publication, Publish, QueueId, Receipt, TraceContext,
+    Blame, Body, BodyError, Code, Failure, Feed, FunctionId, Publication, Publish, QueueId,
+    Receipt, TraceContext,
 };
 
 use terms::Terms;
@@ -23,19 +25,28 @@ use terms::Terms;
 #[derive(Clone)]
 pub struct Ingress {
     publish: Arc<dyn Publish>,
+    callbacks: Arc<CallbackCheck>,
     bounds: Bounds,
 }
 
+/// Says whether a function may call back a URL.
+pub type CallbackCheck = dyn Fn(&FunctionId, &str) -> Result<(), Failure> + Send + Sync;
+
 impl Ingress {
-    /// An ingress that publishes to the journal what is within the bounds.
-    pub fn new(publish: Arc<dyn Publish>, bounds: Bounds) -> Self {
-        Self { publish, bounds }
+    /// An ingress that publishes to the journal what is within the bounds, and whose callbacks are allowed.
+    pub fn new(publish: Arc<dyn Publish>, callbacks: Arc<CallbackCheck>, bounds: Bounds) -> Self {
+        Self {
+            publish,
+            callbacks,
+            bounds,
+        }
     }
 
     /// Answers a request for a queue that exists. `POST` of CloudEvents is answered 202 once all of them are as
     /// durable as the queue says, with the numbers of new ones and of duplicates; nothing is kept of a request
     /// that is refused. The query may say `delay=5s` or `due=2030-01-01T00:00:00Z`, and `priority=0` to `9`; other
-    /// parameters are the sender's own, such as the token of a web hook. `OPTIONS` is the validation handshake of CloudEvents' web hooks.
+    /// parameters are the sender's own, such as the token of a web hook. For the queue of a function's asynchronous
+    /// invocations it may say `callback=URL`, as an event may in its attribute `callback`. `OPTIONS` is the validation handshake of CloudEvents' web hooks.
     pub async fn handle(
         &self,
         queue: &QueueId,
@@ -70,7 +81,8 @@ impl Ingress {
         binding::mode(&head.headers)?;
         let terms = Terms::of(head.uri.query(), SystemTime::now())?;
         let body = self.read(&head.headers, body).await?;
-        let events = binding::parse(&head.headers, body, &self.bounds)?;
+        let mut events = binding::parse(&head.headers, body, &self.bounds)?;
+        self.check_callbacks(queue, &mut events, terms.callback.as_deref())?;
         if events.is_empty() {
             return Ok(Receipt::default());
         }
@@ -90,6 +102,31 @@ impl Ingress {
             .await?
             .into_iter()
             .collect())
+    }
+
+    /// Gives asynchronous invocations the callback of their request, and refuses those whose callback is not allowed.
+    fn check_callbacks(
+        &self,
+        queue: &QueueId,
+        events: &mut [Event],
+        callback: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Some((function, Feed::Async)) = queue.queue.function() else {
+            return Ok(());
+        };
+        let app = queue.app.clone();
+        let function = FunctionId { app, function };
+        for event in events {
+            if let Some(callback) = callback
+                && event.attribute(CALLBACK).is_none()
+            {
+                event.set(CALLBACK, callback.to_owned())?;
+            }
+            if let Some(callback) = event.attribute(CALLBACK) {
+                (self.callbacks)(&function, callback)?;
+            }
+        }
+        Ok(())
     }
 
     /// The whole body, which is never held beyond its bound.

@@ -13,6 +13,7 @@ use tombolo_manifest::parse_duration;
 pub(super) struct Terms {
     pub due_wall_ms: Option<u64>,
     pub priority: u8,
+    pub callback: Option<String>,
 }
 
 impl Terms {
@@ -21,6 +22,7 @@ impl Terms {
         let mut terms = Self {
             due_wall_ms: None,
             priority: PRIORITY_DEFAULT,
+            callback: None,
         };
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -28,6 +30,10 @@ impl Terms {
             let known = match name {
                 "delay" => delayed(&value, now).map(|due| terms.due_wall_ms = Some(due)),
                 "due" => due(&value).map(|due| terms.due_wall_ms = Some(due)),
+                "callback" => {
+                    terms.callback = Some(value.clone().into_owned());
+                    Some(())
+                }
                 "priority" => priority(&value).map(|priority| terms.priority = priority),
                 _ => Some(()),
             };

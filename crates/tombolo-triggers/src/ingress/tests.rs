@@ -66,7 +66,15 @@ async fn send_body(kept: &Arc<Kept>, request: Request<Body>) -> Answer {
         event_bytes: 1000,
         ..Bounds::default()
     };
-    let ingress = Ingress::new(Arc::clone(kept) as Arc<dyn Publish>, bounds);
+    let callbacks = |function: &FunctionId, url: &str| match url {
+        "https://done.example/" => Ok(()),
+        _ => {
+            let detail = format!("{function} may not");
+            Err(Failure::new(Code::NotAllowed, Blame::Caller, detail))
+        }
+    };
+    let publish = Arc::clone(kept) as Arc<dyn Publish>;
+    let ingress = Ingress::new(publish, Arc::new(callbacks), bounds);
     let trace = None;
     let response = ingress.handle(&queue(), request, trace, "request-7").await;
     let (head, body) = response.into_parts();

@@ -4,6 +4,7 @@
 
 mod answers;
 mod batches;
+mod callbacks;
 mod crash;
 mod idempotency;
 mod lanes;

@@ -22,7 +22,7 @@ use tombolo_core::{
 use tombolo_store::queue::{BatchSettings, Figures, QueueSettings, RetrySettings, TakeBounds};
 use tombolo_store::{Effects, Journal, Peeked, Store};
 use tombolo_telemetry::{Telemetry, TelemetryOptions};
-use tombolo_triggers::delivery::{Consumer, Deliveries, DeliveriesHandle, DeliveryConfig};
+use tombolo_triggers::delivery::{Consumer, Deliveries, DeliveriesHandle, DeliveryConfig, Target};
 
 /// Longer than any test that is right needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -190,12 +190,14 @@ pub fn consumer(name: &str, trigger: &'static str) -> Consumer {
             app: "plant".parse().unwrap(),
             function: function.parse().unwrap(),
         },
+        target: Target::Function,
         trigger,
         batch: TakeBounds {
             events: 1,
             bytes: 1 << 20,
         },
         reply: None,
+        callback: None,
         transactional: false,
     }
 }
@@ -298,7 +300,13 @@ impl Opened {
         consumers: Vec<Consumer>,
         config: DeliveryConfig,
     ) -> Delivering {
-        let deliveries = Deliveries::new(self.journal.clone(), invoke, telemetry(), config);
+        let deliveries = Deliveries::new(
+            self.journal.clone(),
+            invoke.clone(),
+            invoke,
+            telemetry(),
+            config,
+        );
         let handle = deliveries.handle();
         handle
             .consume(&"plant".parse().unwrap(), consumers)

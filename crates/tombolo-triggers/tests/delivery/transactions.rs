@@ -135,7 +135,7 @@ async fn a_function_that_always_loses_what_it_read_fails_with_the_cause() {
     let dead = opened.dead("readings").remove(0).dead.unwrap();
     assert_eq!((dead.attempts, dead.burial), (3, Burial::Attempts));
     let cause = &dead.history[0].cause;
-    assert_eq!(cause.code, Some(Code::Conflict));
+    assert_eq!(cause.code, Some(Code::TransactionConflict));
     assert!(cause.detail.contains("`a`"), "{}", cause.detail);
     assert_eq!(value(&things(&opened), "b"), None);
     assert!(functions.seen().len() > 3, "it had several runs");

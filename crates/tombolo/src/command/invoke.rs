@@ -12,6 +12,7 @@ use tombolo_api::client::Answer;
 use tombolo_api::{Address, Client, Problem, Receipt};
 use tombolo_core::code::exit;
 use tombolo_core::event::{Bounds, Event, EventError, http as binding, json};
+use tombolo_core::publish::CALLBACK;
 use tombolo_core::{Code, FunctionId};
 use tombolo_manifest::NodeConfig;
 use tombolo_node::{AppSource, NodeOptions};
@@ -98,13 +99,19 @@ fn task(arguments: &Invoke) -> Result<Task, Error> {
     if !arguments.later {
         return request(arguments).map(Task::Answer);
     }
-    let event = match &arguments.event {
+    let mut event = match &arguments.event {
         Some(file) => read_event(file)?,
         None => {
             let data = arguments.data.as_deref().map(read_data).transpose()?;
             event("invoke", "async", data)
         }
     };
+    if let Some(url) = &arguments.callback {
+        event.extensions.remove(CALLBACK);
+        event
+            .set(CALLBACK, url.clone())
+            .map_err(|error| unsent(&error))?;
+    }
     Ok(Task::Deliver(event))
 }
 

@@ -1,9 +1,11 @@
 //! The end-to-end tests: real processes on loopback, one module for each promise.
 
 mod budgets;
+mod callbacks;
 mod calls;
 mod cli;
 mod code;
+mod contract;
 mod devices;
 mod endurance;
 mod grants;

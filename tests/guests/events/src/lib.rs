@@ -2,7 +2,7 @@
 //!
 //! | variable | what it does |
 //! | --- | --- |
-//! | `NOTES=STORE` | writes the headers and the body of the request to the key `TRIGGER/ID/ATTEMPT` |
+//! | `NOTES=STORE` | writes the headers and the body of the request to the key `TRIGGER/ID/ATTEMPT`, the id with `-` for what is no letter or digit |
 //! | `COUNT=STORE` | adds 1 to the key `count`, and what it is then as a key of its own |
 //! | `PUBLISH=QUEUE` | publishes an event to a queue, with the request's body |
 //! | `ANSWER=…` | a status (200 when absent), `reply`, `trap`, `spin`, `hang` or `endless` |
@@ -62,6 +62,7 @@ fn note(store: &str, request: &IncomingRequest, body: &[u8]) {
     noted.insert("body".into(), String::from_utf8_lossy(body).into());
     let [trigger, id, attempt] =
         ["x-tombolo-trigger", "ce-id", "x-tombolo-attempt"].map(|name| header(request, name));
+    let id = id.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
     let key = format!("{trigger}/{id}/{attempt}");
     let value = serde_json::Value::Object(noted).to_string();
     let bucket = store::open(store).expect("the store is granted");
@@ -124,7 +125,8 @@ fn answer(request: &IncomingRequest, out: ResponseOutparam) {
                 ("ce-source", "/events"),
                 ("ce-type", "reply"),
             ];
-            drop(reply::start(out, 200, &headers));
+            let body = reply::start(out, 200, &headers);
+            OutgoingBody::finish(body, None).ok();
         }
         status => {
             let status = status.parse().expect("the answer is a status");
