@@ -51,6 +51,9 @@ pub struct CallContext {
     pub hops: u8,
     /// How many publications to topics led here, each caused by the one before.
     pub relays: u8,
+    /// Whether the request is the delivery of events. Its answer then ends only when the function is done, and breaks
+    /// when the function fails behind it: the end of the answer settles the events.
+    pub event: bool,
     /// The client's address, when it is known.
     pub client: Option<IpAddr>,
 }

@@ -43,6 +43,7 @@ pub(crate) async fn answer(
             deadline: None,
             hops: 0,
             relays: 0,
+            event: false,
             client: None,
         },
     };

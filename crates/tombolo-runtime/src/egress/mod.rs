@@ -201,6 +201,7 @@ impl Egress {
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
                 relays: caller.relays,
+                event: false,
                 client: caller.client,
             },
         };

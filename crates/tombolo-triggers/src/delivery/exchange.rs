@@ -216,6 +216,7 @@ impl Lane {
                 deadline: Some(deadline),
                 hops: 0,
                 relays,
+                event: true,
                 client: None,
             },
         });

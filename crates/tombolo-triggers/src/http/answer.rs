@@ -160,6 +160,7 @@ impl Work<'_> {
                 deadline: None,
                 hops: 0,
                 relays: 0,
+                event: false,
                 client: Some(self.connection.client),
             },
         });
