@@ -73,7 +73,7 @@ codes! {
     Failed = 7, exit::FAILED, INTERNAL_SERVER_ERROR, "The command failed",
         "The command could not do its work; the message says why.";
     Conflict = 8, exit::CONFLICT, CONFLICT, "Something else is in the way",
-        "What the command would make exists already, and it overwrites nothing. Choose another name or folder, or move what is there.";
+        "What the command would make exists already, and it overwrites nothing. Choose another name or folder, or move what is there. Of a request with an idempotency key: an earlier one with this key is still being worked on. Try again after `Retry-After`.";
 
     ManifestSyntax = 101, exit::INVALID, BAD_REQUEST, "The manifest is not TOML",
         "`tombolo.toml` breaks the grammar of TOML 1.1 at the place that is shown. Common causes: a missing quote, a table header written twice, a comma missing in an inline table.";
@@ -142,6 +142,10 @@ codes! {
         "Static files answer GET and HEAD only.";
     BadRequest = 407, exit::USAGE, BAD_REQUEST, "The request is not valid",
         "The request breaks a rule of HTTP or of the interface; the message says which.";
+    KeyReused = 408, exit::CONFLICT, UNPROCESSABLE_ENTITY, "The idempotency key was used for another request",
+        "A request or an event had this idempotency key before, with another method, path, query or body. Its answer is not given for this one, and the function has not run. A new request needs a new key; a repeated one has to be the same.";
+    TokenWrong = 409, exit::NOT_ALLOWED, UNAUTHORIZED, "The token is missing or wrong",
+        "Events come in by this route only with its token, as `Authorization: Bearer TOKEN` or, for senders that cannot set headers, as the parameter `access_token` of the URL. The manifest names the secret that holds it.";
 
     StoreLocked = 501, exit::CONFLICT, CONFLICT, "Another process uses this store",
         "A store folder belongs to one process at a time. Another `tombolo` holds the lock; stop it, or give this one a folder of its own with `--store DIR`.";
@@ -151,8 +155,8 @@ codes! {
         "Another process listens at this address, or this machine does not have it. Choose another with `--listen`, or `--mqtt-listen` for the broker; port 0 picks a free one.";
     Tls = 504, exit::INVALID, INTERNAL_SERVER_ERROR, "The certificate or key cannot be used",
         "The files of `http.tls` or of a listener in `mqtt` could not be read, or the key does not fit the certificate.";
-    SecretMissing = 505, exit::NOT_FOUND, NOT_FOUND, "A granted secret is missing on this node",
-        "The function was granted a secret that this node has neither as a file in its secrets folder nor as an environment variable. The message names both places.";
+    SecretMissing = 505, exit::NOT_FOUND, NOT_FOUND, "A secret is missing on this node",
+        "A function was granted a secret, or a route has a token, that this node has neither as a file in its secrets folder nor as an environment variable. The message names both places.";
     StoreFull = 506, exit::FAILED, INSUFFICIENT_STORAGE, "The disk of the store is full",
         "Nothing can be written to the store until there is free space again; what it has can still be read. Free some, or move the store to a larger disk.";
     StoreFormat = 507, exit::FAILED, INTERNAL_SERVER_ERROR, "The store was written by another version",

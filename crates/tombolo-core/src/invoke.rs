@@ -52,6 +52,9 @@ pub struct CallContext {
     /// Whether another function waits for the answer. Such a call never waits for a place of the node: functions
     /// that wait for each other's places would wait for ever.
     pub nested: bool,
+    /// Whether the request is the delivery of events. Its answer then ends only when the function is done, and breaks
+    /// when the function fails behind it: the end of the answer settles the events.
+    pub event: bool,
     /// The client's address, when it is known.
     pub client: Option<IpAddr>,
 }

@@ -15,7 +15,7 @@ pub(crate) fn check(checker: &mut Checker<'_>, root: &DeTable<'_>) {
     let queues = Known::of(root, "queues", "queue");
     let mut routes = HashMap::new();
     for (table, span) in triggers(root, "http") {
-        target(checker, table, span, &functions);
+        target(checker, table, span, (&functions, &queues));
         route(checker, table, &mut routes);
     }
     for kind in ["cron", "queue", "mqtt", "change"] {
@@ -247,22 +247,45 @@ fn target(
     checker: &mut Checker<'_>,
     table: &DeTable<'_>,
     span: Range<usize>,
-    functions: &Known<'_>,
+    (functions, queues): (&Known<'_>, &Known<'_>),
 ) {
     let code = checker.codes.value;
-    match (table.get("function"), table.get("static")) {
-        (None, None) => {
-            let help = "`function` names a function of this manifest, `static` a folder of files";
-            let message = "the trigger has neither `function` nor `static`";
-            checker.report(code, message, span, Some(help.into()));
+    let kinds = ["function", "static", "queue"];
+    let mut found = kinds
+        .iter()
+        .filter_map(|kind| Some((*kind, table.get(*kind)?)));
+    match (found.next(), found.next()) {
+        (None, _) => {
+            let help = "`function` names a function of this manifest, `static` a folder of files, `queue` a queue for events";
+            let message = "the trigger has none of `function`, `static` and `queue`";
+            checker.report(code, message, span.clone(), Some(help.into()));
         }
-        (Some(_), Some(folder)) => {
+        (Some((first, _)), Some((second, value))) => {
             let help = "use two triggers with different routes";
-            let message = "the trigger has both `function` and `static`";
-            checker.report(code, message, folder.span(), Some(help.into()));
+            let message = format!("the trigger has both `{first}` and `{second}`");
+            checker.report(code, &message, value.span(), Some(help.into()));
         }
-        (None, Some(_)) => {}
-        (Some(function), None) => functions.check(checker, Some(function)),
+        (Some(_), None) => {
+            functions.check(checker, table.get("function"));
+            queues.check(checker, table.get("queue"));
+        }
+    }
+    match (table.get("queue"), table.get("token")) {
+        (Some(_), None) => {
+            let help = "`token` names the secret that senders have to know";
+            checker.report(
+                code,
+                "the trigger of a queue has no `token`",
+                span,
+                Some(help.into()),
+            );
+        }
+        (None, Some(token)) => {
+            let help = "the requests of functions and files are not checked";
+            let message = "only the trigger of a queue has a `token`";
+            checker.report(code, message, token.span(), Some(help.into()));
+        }
+        _ => {}
     }
 }
 

@@ -237,11 +237,20 @@ pub enum HttpTarget {
     Function(Name),
     /// The files of a folder, relative to the manifest's folder.
     Static(PathBuf),
+    /// A queue of the app, which takes events from whoever has the token.
+    Queue {
+        /// The queue.
+        queue: Name,
+        /// The secret that holds the token.
+        token: Name,
+    },
 }
 
-/// A trigger has both of `function` and `static`, or neither.
+/// A trigger has several of `function`, `static` and `queue`, or none, or a queue without a token.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an HTTP trigger has exactly one of `function` and `static`")]
+#[error(
+    "an HTTP trigger has exactly one of `function`, `static` and `queue`, and `token` with `queue`"
+)]
 pub struct TargetError;
 
 impl JsonSchema for HttpTrigger {
@@ -254,12 +263,16 @@ impl JsonSchema for HttpTrigger {
     }
 }
 
-/// A route of HTTP requests, and what answers them: exactly one of `function` and `static`.
+/// A route of HTTP requests, and what answers them: exactly one of `function`, `static` and `queue`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(
     rename = "HttpTrigger",
-    extend("oneOf" = [{ "required": ["function"] }, { "required": ["static"] }])
+    extend("oneOf" = [
+        { "required": ["function"] },
+        { "required": ["static"] },
+        { "required": ["queue", "token"] }
+    ])
 )]
 struct HttpTriggerKeys {
     /// The path, with `{name}` for one segment and, at the end, `{*rest}` for all that is left; the longest match wins.
@@ -272,15 +285,24 @@ struct HttpTriggerKeys {
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PathText>")]
     folder: Option<PathBuf>,
+    /// The queue that takes the CloudEvents that are posted, one of this manifest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NameText>")]
+    queue: Option<Name>,
+    /// The secret that holds the token of those who may post to the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<NameText>")]
+    token: Option<Name>,
 }
 
 impl TryFrom<HttpTriggerKeys> for HttpTrigger {
     type Error = TargetError;
 
     fn try_from(keys: HttpTriggerKeys) -> Result<Self, TargetError> {
-        let target = match (keys.function, keys.folder) {
-            (Some(function), None) => HttpTarget::Function(function),
-            (None, Some(folder)) => HttpTarget::Static(folder),
+        let target = match (keys.function, keys.folder, keys.queue, keys.token) {
+            (Some(function), None, None, None) => HttpTarget::Function(function),
+            (None, Some(folder), None, None) => HttpTarget::Static(folder),
+            (None, None, Some(queue), Some(token)) => HttpTarget::Queue { queue, token },
             _ => return Err(TargetError),
         };
         Ok(Self {
@@ -292,14 +314,20 @@ impl TryFrom<HttpTriggerKeys> for HttpTrigger {
 
 impl From<HttpTrigger> for HttpTriggerKeys {
     fn from(trigger: HttpTrigger) -> Self {
-        let (function, folder) = match trigger.target {
-            HttpTarget::Function(function) => (Some(function), None),
-            HttpTarget::Static(folder) => (None, Some(folder)),
-        };
-        Self {
+        let mut keys = Self {
             route: trigger.route,
-            function,
-            folder,
+            function: None,
+            folder: None,
+            queue: None,
+            token: None,
+        };
+        match trigger.target {
+            HttpTarget::Function(function) => keys.function = Some(function),
+            HttpTarget::Static(folder) => keys.folder = Some(folder),
+            HttpTarget::Queue { queue, token } => {
+                (keys.queue, keys.token) = (Some(queue), Some(token));
+            }
         }
+        keys
     }
 }

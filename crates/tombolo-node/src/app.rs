@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tombolo_core::{FunctionId, Name};
+use tombolo_core::{FunctionId, Name, QueueId};
 use tombolo_manifest::{Function, HttpTarget, Manifest};
 use tombolo_triggers::http::{RouteEntry, RouteTarget};
+use tombolo_triggers::ingress::{Entrance, Ingress, Token};
 
 /// An app to deploy: the folder of its manifest, which relative paths start from, and the manifest.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct AppSource {
 pub(crate) struct App {
     pub(crate) folder: PathBuf,
     pub(crate) manifest: Manifest,
+    /// What opens the app's queues to senders, by secret; known when it is deployed.
+    pub(crate) tokens: BTreeMap<Name, Token>,
 }
 
 impl App {
@@ -38,7 +41,11 @@ impl App {
                 resolve(path);
             }
         }
-        Ok(Self { folder, manifest })
+        Ok(Self {
+            folder,
+            manifest,
+            tokens: BTreeMap::new(),
+        })
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -66,19 +73,38 @@ impl App {
             + triggers.change.len()
     }
 
-    pub(crate) fn routes(&self) -> impl Iterator<Item = RouteEntry> {
-        self.manifest
-            .triggers
-            .http
-            .iter()
-            .map(|trigger| RouteEntry {
+    /// The secrets that open its queues to senders.
+    pub(crate) fn token_names(&self) -> Vec<Name> {
+        let triggers = self.manifest.triggers.http.iter();
+        let tokens = triggers.filter_map(|trigger| match &trigger.target {
+            HttpTarget::Queue { token, .. } => Some(token.clone()),
+            _ => None,
+        });
+        tokens.collect()
+    }
+
+    /// Its routes; those to queues go in by the ingress. A queue whose token is not known has none.
+    pub(crate) fn routes(&self, ingress: &Ingress) -> impl Iterator<Item = RouteEntry> {
+        let triggers = self.manifest.triggers.http.iter();
+        triggers.filter_map(|trigger| {
+            let target = match &trigger.target {
+                HttpTarget::Function(function) => RouteTarget::Function(self.id(function)),
+                HttpTarget::Static(folder) => RouteTarget::Static(folder.clone()),
+                HttpTarget::Queue { queue, token } => {
+                    let queue = QueueId {
+                        app: self.name().clone(),
+                        queue: queue.clone().into(),
+                    };
+                    let token = self.tokens.get(token)?.clone();
+                    RouteTarget::Queue(Box::new(Entrance::new(ingress.clone(), queue, token)))
+                }
+            };
+            Some(RouteEntry {
                 route: trigger.route.clone(),
                 app: self.name().clone(),
-                target: match &trigger.target {
-                    HttpTarget::Function(function) => RouteTarget::Function(self.id(function)),
-                    HttpTarget::Static(folder) => RouteTarget::Static(folder.clone()),
-                },
+                target,
             })
+        })
     }
 }
 
@@ -89,6 +115,8 @@ fn join(folder: &Path, path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -119,7 +147,11 @@ mod tests {
             Path::new("/apps/demo/data")
         );
         assert_eq!(functions[1].component, Path::new("/elsewhere/b.wasm"));
-        let RouteTarget::Static(folder) = &app.routes().next().unwrap().target else {
+        let site = tempfile::tempdir().unwrap();
+        let store = tombolo_store::Store::open(site.path()).unwrap();
+        let bounds = tombolo_core::event::Bounds::default();
+        let ingress = Ingress::new(Arc::new(store.journal()), Arc::new(|_, _| Ok(())), bounds);
+        let RouteTarget::Static(folder) = &app.routes(&ingress).next().unwrap().target else {
             panic!("not static");
         };
         assert_eq!(folder, Path::new("/apps/demo/public"));

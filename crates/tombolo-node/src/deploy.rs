@@ -15,12 +15,13 @@ use tombolo_store::{Changes, Journal, StoreError};
 use tombolo_triggers::cron::CronHandle;
 use tombolo_triggers::delivery::{ConsumeError, Consumer, DeliveriesHandle};
 use tombolo_triggers::http::{RouteConflict, RouteEntry, Routes};
+use tombolo_triggers::ingress::{Ingress, Token};
 use tombolo_triggers::mqtt::{RemoteBroker, RemoteHandle, Subscription, Subscriptions, TopicError};
 
 use crate::app::{App, AppSource};
 use crate::events::{self, AppQueue};
-use crate::mqtt;
 use crate::secrets::{SecretError, Secrets};
+use crate::{mqtt, queues};
 
 /// Why an app was not deployed. What ran before goes on running.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum DeployError {
         #[source]
         source: SecretError,
     },
+    #[error("a token of the app's routes to queues cannot be had")]
+    Token(#[source] SecretError),
     #[error("function `{function}` is granted {folder}, which is no folder of this machine")]
     Directory { function: Name, folder: PathBuf },
     #[error("function `{function}` cannot be loaded")]
@@ -81,7 +84,9 @@ impl DeployError {
             Self::Folder { .. } | Self::ComponentRead { .. } => Code::Io,
             Self::ComponentMissing { .. } => Code::ComponentMissing,
             Self::Directory { .. } => Code::NotFound,
-            Self::Secret { source, .. } | Self::BrokerPassword { source, .. } => source.code(),
+            Self::Secret { source, .. }
+            | Self::BrokerPassword { source, .. }
+            | Self::Token(source) => source.code(),
             Self::Load { source, .. } => source.code(),
             Self::Routes(_) | Self::Reserved(_) | Self::Topic(_) | Self::Consume(_) => {
                 Code::ManifestValue
@@ -150,6 +155,7 @@ pub(crate) struct Apps {
     cores: usize,
     releases: RwLock<BTreeMap<Name, Release>>,
     routes: watch::Sender<Arc<Routes>>,
+    ingress: Ingress,
     events: Events,
     /// One deployment at a time: routes of two could conflict with each other unseen.
     deploying: Mutex<()>,
@@ -158,6 +164,7 @@ pub(crate) struct Apps {
 impl Apps {
     pub(crate) fn new(runtime: Runtime, events: Events, secrets: Secrets, cores: usize) -> Self {
         Self {
+            ingress: queues::ingress(&events.journal, runtime.clone()),
             runtime,
             secrets,
             cores,
@@ -201,7 +208,13 @@ impl Apps {
     ) -> Result<Deployed, DeployError> {
         let _only_one = self.deploying.lock().await;
         let folder = source.folder.clone();
-        let app = App::resolve(source).map_err(|source| DeployError::Folder { folder, source })?;
+        let mut app =
+            App::resolve(source).map_err(|source| DeployError::Folder { folder, source })?;
+        let tokens = self.secrets.read(&app.token_names());
+        let tokens = tokens.map_err(DeployError::Token)?.into_iter();
+        app.tokens = tokens
+            .map(|(name, text)| (name, Token::new(text)))
+            .collect();
         let app = Arc::new(app);
         if app.name().as_str() == RESERVED {
             return Err(DeployError::Reserved(app.name().clone()));
@@ -331,8 +344,8 @@ impl Apps {
         let others = self.list();
         let others = others.iter().filter(|other| other.name() != app.name());
         let entries: Vec<RouteEntry> = others
-            .flat_map(|other| other.routes())
-            .chain(app.routes())
+            .flat_map(|other| other.routes(&self.ingress))
+            .chain(app.routes(&self.ingress))
             .collect();
         Routes::new(entries)
     }

@@ -149,6 +149,11 @@ pub(crate) fn triggers(app: &App) -> impl Iterator<Item = Trigger> {
         let (function, static_folder) = match &trigger.target {
             HttpTarget::Function(function) => (Some(function), None),
             HttpTarget::Static(folder) => (None, Some(folder.clone())),
+            HttpTarget::Queue { queue, .. } => {
+                let mut triggers = triggers.queue.iter();
+                let consumer = triggers.find(|trigger| trigger.queue == *queue);
+                (consumer.map(|trigger| &trigger.function), None)
+            }
         };
         let http = one(app, TriggerKind::Http, &trigger.route, function);
         Trigger {

@@ -43,6 +43,7 @@ pub(crate) async fn answer(
             deadline: None,
             hops: 0,
             nested: false,
+            event: false,
             client: None,
         },
     };

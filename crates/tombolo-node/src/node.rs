@@ -344,7 +344,10 @@ impl Node {
         control.shutdown.cancel();
         let admin_ended = admin_task.await;
         // Again, for what came by the API, or all of it where there is no listener.
-        let drained = handle.apps.runtime.drain();
+        let drained = async {
+            handle.dispatcher.drain().await;
+            handle.apps.runtime.drain().await;
+        };
         if cut.run_until_cancelled(drained).await.is_none() {
             tracing::warn!("functions that were at work after their answers were cut");
         }
@@ -549,7 +552,7 @@ fn service(
     dev: bool,
     cut: CancellationToken,
 ) -> HttpService {
-    let runtime = handle.apps.runtime.clone();
+    let (runtime, dispatcher) = (handle.apps.runtime.clone(), handle.dispatcher.clone());
     HttpService {
         server,
         routes: handle.apps.routes(),
@@ -560,7 +563,10 @@ fn service(
         verbose: dev,
         cores: cores(config),
         cut,
-        afterwards: Box::pin(async move { runtime.drain().await }),
+        afterwards: Box::pin(async move {
+            dispatcher.drain().await;
+            runtime.drain().await;
+        }),
     }
 }
 

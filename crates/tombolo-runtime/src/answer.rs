@@ -29,7 +29,15 @@ pub(crate) struct Answer {
     ahead: VecDeque<Frame<Bytes>>,
     left_bytes: u64,
     body_read: Option<oneshot::Sender<()>>,
-    afterwards: TaskTracker,
+    afterwards: Afterwards,
+}
+
+/// What becomes of a guest that is not done when its answer is whole.
+pub(crate) enum Afterwards {
+    /// It finishes on a task of its own.
+    Task(TaskTracker),
+    /// The answer does not end before it is done, and breaks when it fails.
+    Answer,
 }
 
 impl Answer {
@@ -38,7 +46,7 @@ impl Answer {
         mut guest: Guest,
         mut head: oneshot::Receiver<Head>,
         body_read: oneshot::Sender<()>,
-        afterwards: TaskTracker,
+        afterwards: Afterwards,
     ) -> Result<Response<Body>, Failure> {
         let head = poll_fn(|context| {
             let progress = guest.poll(context);
@@ -76,7 +84,7 @@ impl Answer {
         mut guest: Guest,
         response: Response<WasiBody>,
         body_read: oneshot::Sender<()>,
-        afterwards: TaskTracker,
+        afterwards: Afterwards,
     ) -> Result<Response<Body>, Failure> {
         let left_bytes = guest.account.meter.budget().response_bytes;
         let deadline = guest.account.meter.deadline();
@@ -145,7 +153,7 @@ impl Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.body_read.is_none() {
-            return Poll::Ready(None);
+            return self.poll_rest(context);
         }
         if let Some(guest) = &mut self.guest
             && let Poll::Ready(Err(failure)) = guest.poll(context)
@@ -170,10 +178,23 @@ impl Answer {
             }
             Poll::Ready(None) => {
                 self.end(context);
-                Poll::Ready(None)
+                self.poll_rest(context)
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The body is whole; lets a guest that is waited for go on until it is done.
+    fn poll_rest(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(guest) = &mut self.guest else {
+            return Poll::Ready(None);
+        };
+        let done = std::task::ready!(guest.poll(context));
+        self.guest = None;
+        Poll::Ready(done.err().map(|failure| Err(failure.into())))
     }
 
     /// The body is not whole and never will be.
@@ -195,16 +216,19 @@ impl Answer {
         Ok(frame)
     }
 
-    /// The body is whole. A guest that is still busy finishes on a task of its own, within its budget.
+    /// The body is whole. A guest that is still busy finishes, within its budget.
     fn end(&mut self, context: &mut Context<'_>) {
         drop(self.body_read.take());
+        let Afterwards::Task(tasks) = &self.afterwards else {
+            return;
+        };
         let Some(mut guest) = self.guest.take() else {
             return;
         };
         if guest.is_done() || guest.poll(context).is_ready() {
             return;
         }
-        self.afterwards.spawn(async move {
+        tasks.spawn(async move {
             // Its failure is in its account and its log.
             let _ = poll_fn(|context| guest.poll(context)).await;
         });
@@ -239,7 +263,7 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.body_read.is_none()
+        self.ahead.is_empty() && self.body_read.is_none() && self.guest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

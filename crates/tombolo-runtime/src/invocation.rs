@@ -18,7 +18,7 @@ use tombolo_manifest::Isolation;
 use tombolo_telemetry::{LogLevel, Outcome, Span, name};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::answer::Answer;
+use crate::answer::{Afterwards, Answer};
 use crate::concurrent;
 use crate::egress::{Caller, Egress, from_body_error};
 use crate::failure;
@@ -113,7 +113,10 @@ pub(crate) async fn invoke(
         body_read: body_read_receiver,
         caller,
     };
-    let afterwards = shared.afterwards.clone();
+    let afterwards = match call.context.event {
+        true => Afterwards::Answer,
+        false => Afterwards::Task(shared.afterwards.clone()),
+    };
     let run = match begin_run(shared, &function, &meter, idle, log, begin).await {
         Ok(run) => run,
         Err(failure) => {
@@ -298,7 +301,12 @@ impl Guest {
     /// Ends the guest because it hit a limit.
     pub(crate) fn stop(&mut self, limit: Limit) -> Failure {
         self.run = None;
-        let failure = failure::of_limit(limit, &self.account.meter);
+        let mut failure = failure::of_limit(limit, &self.account.meter);
+        if self.account.function.isolation == Isolation::Concurrent {
+            // Its instance may be at work for it until those that it serves besides have ended: as long again.
+            let wall = self.account.meter.budget().wall;
+            failure = failure.retry_after(wall.saturating_add(Duration::from_secs(1)));
+        }
         self.account.fail(&failure);
         failure
     }

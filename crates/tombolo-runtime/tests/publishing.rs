@@ -15,7 +15,9 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use tempfile::TempDir;
 use tombolo_core::event::Event;
-use tombolo_core::{Call, CallContext, FunctionId, Invoke as _, QueueId, TraceContext};
+use tombolo_core::{
+    BodyError, Call, CallContext, Code, FunctionId, Invoke as _, QueueId, TraceContext,
+};
 use tombolo_manifest::Manifest;
 use tombolo_runtime::{FunctionSpec, LoadError, Runtime, RuntimeOptions};
 use tombolo_store::queue::QueueSettings;
@@ -89,21 +91,7 @@ impl Plant {
         request: http::request::Builder,
         body: &str,
     ) -> Answer {
-        let body = Full::from(Bytes::copy_from_slice(body.as_bytes()));
-        let body = body.map_err(|never| match never {}).boxed_unsync();
-        let call = Call {
-            function: id(),
-            request: request.body(body).unwrap(),
-            context: CallContext {
-                trace,
-                request_id: "request-1".into(),
-                deadline: None,
-                hops: 0,
-                nested: false,
-                client: None,
-            },
-        };
-        match self.runtime.invoke(call).await {
+        match self.runtime.invoke(call(trace, request, body)).await {
             Ok(response) => {
                 let status = response.status().as_u16();
                 let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -129,6 +117,24 @@ impl Plant {
 
     fn events(&self, name: &str) -> Vec<Event> {
         self.kept(name).into_iter().map(|kept| kept.event).collect()
+    }
+}
+
+fn call(trace: TraceContext, request: http::request::Builder, body: &str) -> Call {
+    let body = Full::from(Bytes::copy_from_slice(body.as_bytes()));
+    let body = body.map_err(|never| match never {}).boxed_unsync();
+    Call {
+        function: id(),
+        request: request.body(body).unwrap(),
+        context: CallContext {
+            trace,
+            request_id: "request-1".into(),
+            deadline: None,
+            hops: 0,
+            nested: false,
+            event: false,
+            client: None,
+        },
     }
 }
 
@@ -305,4 +311,31 @@ async fn messaging_without_a_grant_is_refused_with_the_line_that_allows_it() {
         panic!("{error}");
     };
     assert_eq!(line, "grants = { queues = [\"NAME\"] }");
+}
+
+#[tokio::test]
+async fn the_answer_to_an_event_ends_with_the_function_and_breaks_with_it() {
+    let limits = "limits = { wall = \"500ms\" }";
+    let plant = Plant::new("http-kitchen", limits).await;
+    // It answers, and goes on until its time is over.
+    let later = || Request::post("/later?ms=60000&url=http://127.0.0.1:1/");
+    let answer = plant.ask(later(), "").await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, "later"));
+    let delivery = |request| {
+        let mut call = call(plant.telemetry.root(), request, "");
+        call.context.event = true;
+        call
+    };
+    let answered = plant.runtime.invoke(delivery(later())).await.unwrap();
+    assert_eq!(answered.status(), 200);
+    let broken = answered.into_body().collect().await.unwrap_err();
+    let BodyError::Failure(failure) = broken else {
+        panic!("{broken:?}")
+    };
+    assert_eq!(failure.code, Code::WallExceeded);
+    // And one that is done within its time is acknowledged whole.
+    let short = Request::post("/later?ms=1&url=http://127.0.0.1:1/");
+    let answered = plant.runtime.invoke(delivery(short)).await.unwrap();
+    let text = answered.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "later");
 }

@@ -29,6 +29,9 @@ use crate::{StoreError, WRITE_BYTES_MAX};
 /// When a publisher whose queue is full should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Scheduled events are looked at this often at least.
+const LOOK_MS: u64 = 60_000;
+
 /// The queues of all apps. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
@@ -198,12 +201,19 @@ impl Journal {
     /// # Errors
     /// [`StoreError::UnknownQueue`], or when the store is closed or failed.
     pub async fn take(&self, queue: &QueueId, bounds: TakeBounds) -> Result<Taken, StoreError> {
+        let mut swept = false;
         loop {
             let open = self.shared.open()?;
             if self.is_to_be_swept(&open, queue)? {
+                if swept {
+                    // There is much to sweep: whoever takes may want to stop in between.
+                    let after = Some(Duration::from_millis(1));
+                    return Ok(Taken::Nothing { after });
+                }
                 drop(open);
                 let sweep = Action::Sweep(queue.clone());
                 self.shared.writer().ask(sweep, 0).await?;
+                swept = true;
                 continue;
             }
             let now = open.life.now();
@@ -220,13 +230,15 @@ impl Journal {
             let Some(batch) = batch else {
                 let lived = wakeup.lived_ms.map(|at| at.saturating_sub(now.lived_ms));
                 let wall = wakeup.wall_ms.map(|at| at.saturating_sub(now.wall_ms));
+                // The wall clock may jump, or the machine sleep, while the caller waits.
+                let wall = wall.map(|ms| ms.min(LOOK_MS));
                 let after = lived.into_iter().chain(wall).min();
                 return Ok(Taken::Nothing {
                     // At least a millisecond, so that nobody spins.
                     after: after.map(|ms| Duration::from_millis(ms.max(1))),
                 });
             };
-            let batch = self.deliver(&open, queue, slot, batch, now).await?;
+            let batch = self.deliver(&open, queue, slot, batch).await?;
             if !batch.deliveries.is_empty() {
                 return Ok(Taken::Batch(batch));
             }
@@ -251,7 +263,6 @@ impl Journal {
         queue: &QueueId,
         slot: usize,
         batch: TakenBatch<Place>,
-        now: Moment,
     ) -> Result<Batch, StoreError> {
         let mut deliveries = Vec::with_capacity(batch.events.len());
         let mut lost = Vec::new();
@@ -289,6 +300,8 @@ impl Journal {
         if !lost.is_empty() {
             self.settle(lost).await?;
         }
+        // Reading has taken time of the lease.
+        let now = open.life.now();
         Ok(Batch {
             deliveries,
             lease_ms: batch.ends_lived_ms.saturating_sub(now.lived_ms),

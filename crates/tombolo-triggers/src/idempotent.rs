@@ -2,47 +2,54 @@
 //!
 //! A request names its key in the header `Idempotency-Key`
 //! (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>), an event in the
-//! extension attribute `idempotencykey`. Keys belong to a function. An answer is kept for a day of
+//! extension attribute `idempotencykey`. Keys belong to a function and to the credentials of the caller
+//! ([`key`]); a request with another target or another body is refused. An answer is kept for a day of
 //! the store's life once it is on disk, and only then given: `2xx`, and everything else that
 //! another attempt would not change. What asks to be tried again (404, 408, 409, 429, 5xx, no
-//! answer at all) is not kept, so that another attempt runs.
+//! answer at all) is not kept, so that another attempt runs, nor is what depends on who asks or when
+//! ([`is_final`]).
+//!
+//! A function that was called with a key finishes, and its answer is kept, although the caller goes away.
 //!
 //! With the effects of a transactional invocation the answer is committed as they are: its work counts once for each
 //! key. Else the function may run twice for one key where the node stops between the function's work and the
 //! storing of its answer, where an answer is too long to be kept, and where the disk is full.
 
+mod fingerprint;
+mod key;
+
 use std::collections::HashSet;
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Invoke, InvokeFuture};
 use tombolo_store::{ANSWER_BYTES_MAX, Answer, Effects, Journal, StoreError, Transaction};
 
-/// The key of a request.
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The key of an event.
-const EVENT_KEY: HeaderName = HeaderName::from_static("ce-idempotencykey");
+use fingerprint::{Fingerprint, Reading};
+
 /// Marks an answer that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// The longest key.
-const KEY_BYTES_MAX: usize = 255;
 /// What of an answer the head may take.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The version of a stored answer.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Runs functions, but not again for a key that was answered.
 pub struct Idempotent {
     inner: Arc<dyn Invoke>,
     journal: Journal,
     running: Arc<Mutex<Running>>,
+    /// The invocations with a key: each has a place of its function, or waits for one.
+    tasks: TaskTracker,
 }
 
 /// The keys whose functions are running: as many as there are invocations at most.
@@ -55,35 +62,41 @@ impl Idempotent {
             inner,
             journal,
             running: Arc::default(),
+            tasks: TaskTracker::new(),
         }
+    }
+
+    /// Waits until what was called with a key has ended and its answer is kept. Dropping the runtimes on which it
+    /// was called cuts it.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
 impl Invoke for Idempotent {
     fn invoke(&self, call: Call) -> InvokeFuture {
-        let key = match key(call.request.method(), call.request.headers()) {
+        let key = match key::of(&call) {
             Ok(None) => return self.inner.invoke(call),
             Ok(Some(key)) => key,
-            Err(failure) => return Box::pin(std::future::ready(Err(failure))),
+            Err(failure) => return Box::pin(ready(Err(failure))),
         };
         let Some(claim) = Claim::take(&self.running, &call.function, &key) else {
             let detail = "a request with this idempotency key is being worked on";
             let failure = Failure::new(Code::Conflict, Blame::Caller, detail);
-            let failure = failure.retry_after(Duration::from_secs(1));
-            return Box::pin(std::future::ready(Err(failure)));
+            return Box::pin(ready(Err(failure.retry_after(Duration::from_secs(1)))));
         };
         let target = target(&call);
         match self.journal.answer(&call.function, &key) {
-            Ok(None) => {}
-            Ok(Some(stored)) => {
-                if let Some(answer) = replay(&stored, &target) {
-                    return Box::pin(std::future::ready(answer));
+            Ok(stored) => {
+                if let Some(stored) = stored.and_then(|stored| Stored::read(&stored)) {
+                    return Box::pin(stored.replay(target, call.request.into_body()));
                 }
             }
             Err(error) => {
                 let detail = format!("stored answers cannot be read: {error}");
                 let failure = Failure::new(error.code(), Blame::Host, detail);
-                return Box::pin(std::future::ready(Err(failure)));
+                return Box::pin(ready(Err(failure)));
             }
         }
         let function = call.function.clone();
@@ -91,15 +104,26 @@ impl Invoke for Idempotent {
             Some(effects) => Keeper::Effects(effects.clone()),
             None => Keeper::Journal(self.journal.clone()),
         };
-        let answering = self.inner.invoke(call);
-        Box::pin(async move {
+        let (head, body) = call.request.into_parts();
+        let (body, reading) = Reading::of(body);
+        let request = Request::from_parts(head, body);
+        let answering = self.inner.invoke(Call { request, ..call });
+        let work = async move {
             let answer = answering.await?;
-            let mut kept = keep(&keeper, function, key, target, answer).await?;
+            let mut kept = keep(&keeper, function, key, (target, reading), answer).await?;
             if let Keeper::Effects(_) = keeper {
                 // Nobody else runs for the key until whoever commits the effects has done so.
                 kept.extensions_mut().insert(Arc::new(claim));
             }
             Ok(kept)
+        };
+        let tasks = self.tasks.clone();
+        Box::pin(async move {
+            // Whoever waits may go; the task ends within the limits of the invocation all the same.
+            tasks.spawn(work).await.unwrap_or_else(|error| {
+                let detail = format!("the invocation was cut: {error}");
+                Err(Failure::new(Code::HostError, Blame::Host, detail))
+            })
         })
     }
 }
@@ -131,10 +155,10 @@ async fn keep(
     keeper: &Keeper,
     function: FunctionId,
     key: String,
-    target: String,
+    (target, reading): (String, Reading),
     answer: Response<Body>,
 ) -> Result<Response<Body>, Failure> {
-    if may_change(answer.status()) {
+    if !is_final(answer.status()) {
         return Ok(answer);
     }
     let (head, body) = answer.into_parts();
@@ -143,13 +167,7 @@ async fn keep(
         headers.filter(|(name, _)| **name != CONTENT_LENGTH && **name != TRANSFER_ENCODING);
     let headers =
         headers.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-    let mut stored = Stored {
-        version: VERSION,
-        target,
-        status: head.status.as_u16(),
-        headers: headers.collect(),
-        body: Vec::new(),
-    };
+    let headers = headers.collect();
     let (whole, body) = match read(body).await? {
         Read::Whole(bytes, body) => (bytes, body),
         Read::TooLong(body) => {
@@ -157,7 +175,17 @@ async fn keep(
             return Ok(Response::from_parts(head, body));
         }
     };
-    stored.body = whole.into();
+    let Some(read) = reading.fingerprint() else {
+        return Ok(Response::from_parts(head, body));
+    };
+    let stored = Stored {
+        version: VERSION,
+        target,
+        read,
+        status: head.status.as_u16(),
+        headers,
+        body: whole.into(),
+    };
     let encoded = postcard::to_stdvec(&stored).unwrap_or_default();
     let answer = Answer {
         function: function.clone(),
@@ -169,6 +197,11 @@ async fn keep(
         tracing::warn!(%function, %error, "an answer cannot be kept for its idempotency key");
     }
     Ok(Response::from_parts(head, body))
+}
+
+/// Whether an answer is kept: not where the same request may be answered otherwise later, or with other credentials.
+fn is_final(status: StatusCode) -> bool {
+    !may_change(status) && !matches!(status.as_u16(), 401 | 402 | 403 | 407 | 423 | 425)
 }
 
 /// Whether another attempt may be answered otherwise: the table of the delivery contract.
@@ -225,36 +258,52 @@ struct Stored {
     version: u8,
     /// Method, path and query of the request.
     target: String,
+    /// And its body, as far as the function has read it.
+    read: Fingerprint,
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
 }
 
-/// The answer that was stored; none when it is of a version that is not known.
-fn replay(stored: &[u8], target: &str) -> Option<Result<Response<Body>, Failure>> {
-    let stored: Stored = postcard::from_bytes(stored).ok()?;
-    if stored.version != VERSION {
-        return None;
+impl Stored {
+    /// None when it is of a version that is not known.
+    fn read(stored: &[u8]) -> Option<Self> {
+        let stored: Self = postcard::from_bytes(stored).ok()?;
+        (stored.version == VERSION).then_some(stored)
     }
-    if stored.target != target {
-        let detail = format!(
-            "the idempotency key was used before, for `{}`",
-            stored.target
-        );
-        return Some(Err(Failure::new(Code::Conflict, Blame::Caller, detail)));
+
+    /// Gives the answer again, if the request is the one that it was given to.
+    async fn replay(self, target: String, body: Body) -> Result<Response<Body>, Failure> {
+        let reused = |than: &str| {
+            let detail = format!("the idempotency key was used before, {than}");
+            Err(Failure::new(Code::KeyReused, Blame::Caller, detail))
+        };
+        if self.target != target {
+            return reused(&format!("for `{}`", self.target));
+        }
+        if !self.read.is_of(body).await? {
+            return reused("with another body");
+        }
+        self.response().ok_or_else(|| {
+            let detail = "a stored answer cannot be given again";
+            Failure::new(Code::HostError, Blame::Host, detail)
+        })
     }
-    let body = Full::new(Bytes::from(stored.body)).map_err(|never| match never {});
-    let mut response = Response::new(body.boxed_unsync());
-    *response.status_mut() = StatusCode::from_u16(stored.status).ok()?;
-    let headers = response.headers_mut();
-    for (name, value) in stored.headers {
-        headers.append(
-            HeaderName::try_from(name).ok()?,
-            HeaderValue::try_from(value).ok()?,
-        );
+
+    fn response(self) -> Option<Response<Body>> {
+        let body = Full::new(Bytes::from(self.body)).map_err(|never| match never {});
+        let mut response = Response::new(body.boxed_unsync());
+        *response.status_mut() = StatusCode::from_u16(self.status).ok()?;
+        let headers = response.headers_mut();
+        for (name, value) in self.headers {
+            headers.append(
+                HeaderName::try_from(name).ok()?,
+                HeaderValue::try_from(value).ok()?,
+            );
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        Some(response)
     }
-    headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    Some(Ok(response))
 }
 
 /// What of a request has to be the same for the same key.
@@ -262,24 +311,6 @@ fn target(call: &Call) -> String {
     let uri = call.request.uri();
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     format!("{} {path}", call.request.method())
-}
-
-/// The key of a request or of an event. Methods that change nothing need none.
-fn key(method: &Method, headers: &HeaderMap) -> Result<Option<String>, Failure> {
-    if method.is_safe() {
-        return Ok(None);
-    }
-    let Some(value) = headers.get(KEY).or_else(|| headers.get(EVENT_KEY)) else {
-        return Ok(None);
-    };
-    match value.to_str() {
-        Ok(key) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Failure::new(
-            Code::BadRequest,
-            Blame::Caller,
-            format!("an idempotency key has 1 to {KEY_BYTES_MAX} printable characters of ASCII"),
-        )),
-    }
 }
 
 /// The right to run a function for a key; given back when it is dropped.

@@ -178,6 +178,7 @@ fn target(target: &tombolo_manifest::HttpTarget) -> String {
     match target {
         tombolo_manifest::HttpTarget::Function(function) => function.to_string(),
         tombolo_manifest::HttpTarget::Static(folder) => folder.display().to_string(),
+        tombolo_manifest::HttpTarget::Queue { queue, .. } => format!("queue {queue}"),
     }
 }
 
@@ -355,7 +356,9 @@ pub fn deploy_error(error: &DeployError, manifest: Option<&Manifest>) -> Error {
         | DeployError::Directory { function: name, .. } => {
             report.place(format!("{} [functions.{name}] grants", app::MANIFEST))
         }
-        DeployError::Routes(_) => report.place(format!("{} [[triggers.http]]", app::MANIFEST)),
+        DeployError::Routes(_) | DeployError::Token(_) => {
+            report.place(format!("{} [[triggers.http]]", app::MANIFEST))
+        }
         DeployError::Reserved(_) => report.place(format!("{} [app]", app::MANIFEST)),
         DeployError::Topic(_) | DeployError::BrokerPassword { .. } => {
             report.place(format!("{} [[triggers.mqtt]]", app::MANIFEST))

@@ -210,6 +210,7 @@ async fn a_node_without_listeners_invokes_and_ends_at_once() {
             deadline: None,
             hops,
             nested: hops > 0,
+            event: false,
             client: None,
         },
     };

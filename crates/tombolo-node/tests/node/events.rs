@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Running, Site};
+use crate::support::{Connection, Running, Site};
 use bytes::Bytes;
 use http::HeaderMap;
+use http_body_util::Empty;
+use hyper::Request;
 use tombolo_api::{ClientError, Queue, Receipt, Selection, Standing, TriggerKind};
 use tombolo_core::event::{Event, http::write_binary, json};
 use tombolo_core::{Code, FunctionId, QueueId};
@@ -277,5 +279,70 @@ async fn what_the_host_cannot_do_is_refused_when_it_is_deployed() {
     assert_eq!(error.code(), Code::ManifestValue);
     assert!(node.client.apps().await.unwrap().items.is_empty());
     assert!(node.client.queues().await.unwrap().items.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_sender_asks_and_then_posts_with_the_routes_token() {
+    let site = Site::new();
+    let hook = format!(
+        "{READINGS}
+        [[triggers.http]]
+        route = \"/hook\"
+        queue = \"readings\"
+        token = \"hook-token\"
+        "
+    );
+    let app = site.app_with("demo", "hello", 204, 1, &hook);
+    let missing = site.start(vec![app.clone()]).await.map(|_| ()).unwrap_err();
+    assert_eq!(missing.code(), Code::SecretMissing);
+    std::fs::write(site.path().join("secrets/hook-token"), "s3cret+/=\n").unwrap();
+    let node = site.start(vec![app]).await.unwrap();
+    let mut connection = Connection::open(node.http()).await;
+    let asks = Request::options("/hook").header("WebHook-Request-Origin", "sender.example");
+    let asked = connection.send(asks.body(Empty::new()).unwrap()).await;
+    assert_eq!(asked.status(), 204);
+    assert_eq!(asked.headers()["webhook-allowed-origin"], "sender.example");
+    let post = |id: &str, path: &str, token: Option<&str>| {
+        let mut request = Request::post(path)
+            .header("ce-specversion", "1.0")
+            .header("ce-id", id)
+            .header("ce-source", "/sender")
+            .header("ce-type", "reading");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        request.body(Empty::new()).unwrap()
+    };
+    for (path, token) in [
+        ("/hook", None),
+        ("/hook", Some("Bearer wrong")),
+        ("/hook", Some("Bearer ")),
+        ("/hook", Some("Basic s3cret+/=")),
+        ("/hook?access_token=wrong", None),
+        ("/hook?access_token=", None),
+        (
+            "/hook?access_token=s3cret%2B%2F%3D",
+            Some("Bearer s3cret+/="),
+        ),
+    ] {
+        let refused = connection.send(post("0", path, token)).await;
+        assert_eq!(refused.status(), 401, "{path} {token:?}");
+        assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+        let problem = String::from_utf8(refused.into_body().to_vec()).unwrap();
+        assert!(problem.contains("TB0409"), "{problem}");
+    }
+    for (id, path, token) in [
+        ("1", "/hook", Some("Bearer s3cret+/=")),
+        ("2", "/hook?access_token=s3cret%2B%2F%3D", None),
+    ] {
+        let sent = connection.send(post(id, path, token)).await;
+        assert_eq!(sent.status(), 202, "{path}");
+    }
+    let queue = node
+        .until("readings", |queue| queue.counters.delivered == 2)
+        .await;
+    assert_eq!(queue.depth, 0);
+    assert_eq!(node.invocations(), 2);
     node.stop().await;
 }

@@ -221,6 +221,7 @@ impl Egress {
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
                 nested: true,
+                event: false,
                 client: caller.client,
             },
         };

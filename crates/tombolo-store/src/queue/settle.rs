@@ -144,8 +144,10 @@ impl<P: Copy> Queue<P> {
             }
             Outcome::Retry { after_ms } | Outcome::Later { after_ms } => {
                 plan.keep(sequence);
-                let wait_ms = wait_ms(retry, next, after_ms, random);
                 let tried = matches!(outcome, Outcome::Retry { .. });
+                let lives_ms = retry.age_ms.unwrap_or(u64::MAX).min(self.settings.age_ms);
+                let asked_ms = after_ms.map_or(0, |ms| ms.min(lives_ms.saturating_sub(age_ms)));
+                let wait_ms = wait_ms(retry, next, random).max(asked_ms);
                 return Operation::Retried {
                     sequence,
                     attempts: if tried { next } else { slot.attempts },
@@ -159,19 +161,17 @@ impl<P: Copy> Queue<P> {
 }
 
 /// The wait behind a failed attempt: exponential backoff with full jitter (Brooker, "Exponential
-/// Backoff And Jitter", AWS Architecture Blog, 2015), and no less than the function asked for as
-/// far as that is within `backoff_max_ms`.
-fn wait_ms(retry: &RetrySettings, attempts: u16, after_ms: Option<u64>, random: u64) -> u64 {
+/// Backoff And Jitter", AWS Architecture Blog, 2015).
+fn wait_ms(retry: &RetrySettings, attempts: u16, random: u64) -> u64 {
     let doublings = u32::from(attempts.saturating_sub(1)).min(63);
     let bound_ms = retry
         .backoff_ms
         .saturating_mul(1 << doublings)
         .min(retry.backoff_max_ms);
-    let jittered_ms = match bound_ms.checked_add(1) {
+    match bound_ms.checked_add(1) {
         Some(range) => random % range,
         None => random,
-    };
-    jittered_ms.max(after_ms.unwrap_or(0).min(retry.backoff_max_ms))
+    }
 }
 
 #[cfg(test)]
@@ -188,16 +188,8 @@ mod tests {
         };
         for attempts in [1_u16, 2, 3, 9, 10, 64, 65, u16::MAX] {
             let longest = longest(attempts);
-            assert_eq!(wait_ms(&retry, attempts, None, longest), longest);
-            assert_eq!(wait_ms(&retry, attempts, None, longest + 1), 0);
+            assert_eq!(wait_ms(&retry, attempts, longest), longest);
+            assert_eq!(wait_ms(&retry, attempts, longest + 1), 0);
         }
-    }
-
-    #[test]
-    fn retry_after_is_respected_within_the_bound() {
-        let retry = QueueSettings::default().retry;
-        assert_eq!(wait_ms(&retry, 1, Some(30_000), 7), 30_000);
-        assert_eq!(wait_ms(&retry, 1, Some(10), 700), 700);
-        assert_eq!(wait_ms(&retry, 1, Some(u64::MAX), 7), retry.backoff_max_ms);
     }
 }

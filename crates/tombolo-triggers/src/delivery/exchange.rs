@@ -323,6 +323,7 @@ impl Lane {
                 deadline: Some(taken.deadline),
                 hops: taken.hops,
                 nested: false,
+                event: true,
                 client: None,
             },
         });

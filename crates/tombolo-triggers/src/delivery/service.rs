@@ -131,6 +131,8 @@ impl Deliveries {
         let mut lanes = JoinSet::new();
         let mut running = HashMap::new();
         let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+        // One at a time, beside the rest: it may be long. What it has not come to at shutdown, the next start does.
+        let mut sweeping = JoinSet::new();
         reconcile(
             &shared,
             &consumers.borrow_and_update(),
@@ -145,9 +147,15 @@ impl Deliveries {
                     reconcile(&shared, &consumers.borrow_and_update(), &mut running, &mut lanes);
                 }
                 Some(ended) = lanes.join_next_with_id() => reap(ended, &mut running),
-                _ = sweeps.tick() => sweep(&shared.journal).await,
+                _ = sweeps.tick(), if sweeping.is_empty() => {
+                    sweeping.spawn(sweep(shared.journal.clone()));
+                }
+                Some(swept) = sweeping.join_next() => if let Err(error) = swept {
+                    tracing::error!(%error, "a sweep ended unexpectedly");
+                },
             }
         }
+        drop(sweeping);
         for lane in running.values() {
             lane.stop.cancel();
         }
@@ -214,7 +222,7 @@ fn reap(ended: Result<(Id, ()), JoinError>, running: &mut HashMap<QueueId, Runni
     });
 }
 
-async fn sweep(journal: &Journal) {
+async fn sweep(journal: Journal) {
     if let Err(error) = journal.sweep().await {
         tracing::warn!(%error, "queues cannot be aged");
     }

@@ -125,6 +125,11 @@ impl Work<'_> {
                 };
                 files::serve(folder, request).await
             }
+            RouteTarget::Queue(entrance) => {
+                let (body, _) = self.body(incoming);
+                let request = Request::from_parts(head, body);
+                entrance.answer(request, self.trace, self.request_id).await
+            }
             RouteTarget::Function(function) => {
                 let response = self.call(function.clone(), head, incoming).await?;
                 if response.status().is_informational() {
@@ -160,6 +165,7 @@ impl Work<'_> {
                 deadline: None,
                 hops: 0,
                 nested: false,
+                event: false,
                 client: Some(self.connection.client),
             },
         });

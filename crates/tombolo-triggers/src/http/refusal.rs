@@ -22,6 +22,10 @@ pub fn refuse(failure: &Failure, request_id: &str, verbose: bool) -> Response<By
     if failure.code == Code::MethodNotAllowed {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
+    if failure.code == Code::TokenWrong {
+        // RFC 9110, section 11.6.1.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 

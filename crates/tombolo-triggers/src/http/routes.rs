@@ -8,6 +8,8 @@ use percent_encoding::percent_decode_str;
 use tombolo_core::{FunctionId, Name};
 use tombolo_manifest::{Route, Segment};
 
+use crate::ingress::Entrance;
+
 /// What answers the requests of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteTarget {
@@ -15,6 +17,8 @@ pub enum RouteTarget {
     Function(FunctionId),
     /// The files below this folder are served. Such a route takes every path below it, with or without `{*rest}`.
     Static(PathBuf),
+    /// Events go into a queue.
+    Queue(Box<Entrance>),
 }
 
 /// One route of the table.

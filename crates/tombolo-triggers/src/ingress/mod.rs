@@ -1,6 +1,7 @@
 //! Events that come by HTTP: CloudEvents in every mode of the binding go into a queue, and are answered once they are durable.
 
 mod answer;
+mod entrance;
 mod terms;
 mod webhook;
 
@@ -19,6 +20,7 @@ use tombolo_core::{
     Receipt, TraceContext,
 };
 
+pub use entrance::{Entrance, Token};
 use terms::Terms;
 
 /// Takes events by HTTP and publishes them.

@@ -3,20 +3,30 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use tombolo_core::event::Event;
 use tombolo_core::{Body, Call, CallContext, Code, Failure, Invoke, TraceContext};
 use tombolo_triggers::idempotent::Idempotent;
 
 use crate::support::{
-    Called, Functions, Site, answer, answer_with, broken, consumer, event, gate, pass, settings,
+    Called, Functions, Site, answer, answer_with, broken, consumer, event, eventually, gate, pass,
+    settings,
 };
 
 fn call(method: &str, path: &str, key: &str) -> Call {
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    call_with(method, path, &[("idempotency-key", key)], "")
+}
+
+fn call_with(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Call {
+    let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+    let body = body.map_err(|never| match never {}).boxed_unsync();
     let request = Request::builder().method(method).uri(path);
-    let request = request.header("idempotency-key", key).body(body).unwrap();
+    let add = |request: http::request::Builder, (name, value): &(&str, &str)| {
+        request.header(*name, *value)
+    };
+    let request = headers.iter().fold(request, add).body(body).unwrap();
     Call {
         function: consumer("orders", "queue").function,
         request,
@@ -30,6 +40,7 @@ fn call(method: &str, path: &str, key: &str) -> Call {
             deadline: None,
             hops: 0,
             nested: false,
+            event: false,
             client: None,
         },
     }
@@ -84,7 +95,7 @@ async fn the_answer_of_the_first_run_is_given_again_also_after_a_restart() {
         .invoke(call("POST", "/elsewhere", "k"))
         .await
         .unwrap_err();
-    assert_eq!(reused.code, Code::Conflict);
+    assert_eq!(reused.code, Code::KeyReused);
     let empty = invoke.invoke(call("POST", "/", "")).await.unwrap_err();
     assert_eq!(empty.code, Code::BadRequest);
     opened.store.close().await;
@@ -105,6 +116,8 @@ async fn what_another_attempt_may_change_is_not_kept() {
         ("/503", 2),
         ("/429", 2),
         ("/404", 2),
+        ("/401", 2),
+        ("/403", 2),
         ("/422", 1),
         ("/302", 1),
     ] {
@@ -156,6 +169,77 @@ async fn a_key_runs_once_at_a_time() {
             .status(),
         200
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_given_to_its_own_caller_only() {
+    let site = Site::new();
+    let opened = site.open(&[]).await;
+    let functions = counting();
+    let invoke = Idempotent::new(Arc::new(Called(functions.clone())), opened.journal.clone());
+    let callers = [
+        ("authorization", "Bearer alice"),
+        ("authorization", "Bearer bob"),
+        ("cookie", "session=alice"),
+        ("x-api-key", "alice"),
+        ("x-anybody", ""),
+    ];
+    for _ in 0..2 {
+        for (run, caller) in (1..).zip(callers) {
+            let call = call_with("POST", "/", &[("idempotency-key", "order-17"), caller], "");
+            assert_eq!(text(invoke.invoke(call).await).await, run.to_string());
+        }
+    }
+    // Nor can a client take the key of an event.
+    for (event, run) in [(false, "6"), (true, "7"), (false, "6")] {
+        let mut call = call_with("POST", "/", &[("ce-idempotencykey", "e")], "");
+        call.context.event = event;
+        assert_eq!(text(invoke.invoke(call).await).await, run);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_body_with_the_same_key_is_refused() {
+    let site = Site::new();
+    let opened = site.open(&[]).await;
+    let functions = counting();
+    let invoke = Idempotent::new(Arc::new(Called(functions.clone())), opened.journal.clone());
+    let pay = |body| call_with("POST", "/", &[("idempotency-key", "k")], body);
+    assert_eq!(text(invoke.invoke(pay("10 EUR")).await).await, "1");
+    for other in ["99 EUR", "10 EUR and more", "10", ""] {
+        let refused = invoke.invoke(pay(other)).await.unwrap_err();
+        assert_eq!(refused.code, Code::KeyReused, "{other}");
+        assert_eq!(refused.code.http_status(), 422);
+    }
+    assert_eq!(text(invoke.invoke(pay("10 EUR")).await).await, "1");
+    assert_eq!(functions.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_does_not_undo_what_was_begun() {
+    let site = Site::new();
+    let opened = site.open(&[]).await;
+    let door = gate();
+    let waiting = door.clone();
+    let functions = Functions::new(move |_| {
+        let door = waiting.clone();
+        async {
+            pass(door).await;
+            Ok(answer(201))
+        }
+    });
+    let invoke = Idempotent::new(Arc::new(Called(functions.clone())), opened.journal.clone());
+    let calling = tokio::spawn(invoke.invoke(call("POST", "/", "k")));
+    eventually(|| functions.seen().len() == 1).await;
+    calling.abort();
+    assert!(calling.await.unwrap_err().is_cancelled());
+    let busy = invoke.invoke(call("POST", "/", "k")).await.unwrap_err();
+    assert_eq!(busy.code, Code::Conflict);
+    door.add_permits(1);
+    invoke.drain().await;
+    let again = invoke.invoke(call("POST", "/", "k")).await.unwrap();
+    assert_eq!(again.status(), 201);
+    assert_eq!(functions.seen().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

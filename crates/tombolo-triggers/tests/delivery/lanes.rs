@@ -214,3 +214,32 @@ async fn sets_that_are_not_possible_change_nothing() {
     opened.until_empty("readings").await;
     delivering.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_does_not_wait_for_what_is_too_old() {
+    let site = Site::new();
+    let opened = site.open(&[("readings", settings())]).await;
+    for thousand in 0..40 {
+        let ids = (0..1000).map(|number| event(&format!("{thousand}/{number}")));
+        opened.publish("readings", ids).await;
+    }
+    let old = QueueSettings {
+        age_ms: 1,
+        ..settings()
+    };
+    opened
+        .journal
+        .configure(queue("readings"), old)
+        .await
+        .unwrap();
+    let before = opened.figures("readings").depth;
+    assert!(before > 10_000, "{before}");
+    let functions = Functions::new(|_| async { Ok(answer(200)) });
+    let delivering = opened.deliver(&functions, vec![consumer("readings", "queue")]);
+    opened
+        .until("readings", |figures| figures.depth < before)
+        .await;
+    delivering.stop().await;
+    assert!(opened.figures("readings").depth > 0);
+    assert_eq!(functions.seen().len(), 0);
+}

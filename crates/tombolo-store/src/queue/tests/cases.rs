@@ -88,6 +88,20 @@ fn an_event_that_backs_off_holds_up_its_key_and_nobody_else() {
 }
 
 #[test]
+fn what_a_function_asks_for_is_respected_as_long_as_the_event_lives() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut settings = batches_of(1);
+    settings.age_ms = 10 * HOUR_MS;
+    for (after_ms, due_ms) in [(HOUR_MS, HOUR_MS), (u64::MAX, 10 * HOUR_MS)] {
+        let mut queue = queue(settings.clone(), &[None]);
+        let lease = queue.take(at(0), WIDE).unwrap().events[0].lease;
+        let after_ms = Some(after_ms);
+        settle(&mut queue, lease, Outcome::Retry { after_ms }, at(0));
+        assert_eq!(queue.next_wakeup(at(0)).lived_ms, Some(due_ms));
+    }
+}
+
+#[test]
 fn an_event_that_was_delayed_holds_nobody_up_and_comes_when_it_is_due() {
     let mut queue = Queue::new(batches_of(1));
     let due = Some(Due::Wall(at(100).wall_ms));

@@ -494,8 +494,11 @@ impl Run {
                     (entry.sequence, entry.attempts + tried)
                 );
                 let wait_ms = due_lived_ms - self.now.lived_ms;
-                prop_assert!(wait_ms <= retry.backoff_max_ms);
-                prop_assert!(wait_ms >= after_ms.unwrap_or(0).min(retry.backoff_max_ms));
+                let kept_ms = self.model.settings.age_ms;
+                let lives_ms = retry.age_ms.unwrap_or(u64::MAX).min(kept_ms);
+                let asked_ms = after_ms.unwrap_or(0).min(lives_ms.saturating_sub(age_ms));
+                prop_assert!(wait_ms >= asked_ms);
+                prop_assert!(wait_ms <= asked_ms.max(retry.backoff_max_ms));
                 return Ok(());
             }
         };
