@@ -1,4 +1,4 @@
-//! Functions that publish: real components, and the store's own journal behind them.
+//! Functions that publish, and what waits for a commit: real components, and the store's own journal behind them.
 
 #![expect(
     clippy::panic,
@@ -339,3 +339,57 @@ async fn the_answer_to_an_event_ends_with_the_function_and_breaks_with_it() {
     let text = answered.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(text, "later");
 }
+
+#[tokio::test]
+async fn what_a_transactional_invocation_does_by_any_interface_waits_for_its_commit() {
+    for (guest, requests, answers) in [
+        ("kv-draft", &WRITES[..], &WRITTEN[..]),
+        ("kv-draft2", &WRITES, &WRITTEN),
+        ("spin-sdk-5", &WRITES[..5], &WRITTEN[..5]),
+        ("spin-sdk-7", &WRITES[..5], &WRITTEN[..5]),
+        ("messaging-draft", &["/send?topic=readings"], &["sent"]),
+        ("messaging-p3", &["/one"], &[]),
+        ("http-kitchen", &["/publish?queue=readings"], &[]),
+    ] {
+        let grant = "grants = { queues = [\"readings\"], keyvalue = [\"things\"] }";
+        let plant = Plant::new(guest, grant).await;
+        let things = plant.store.key_value(&id().app, &"things".parse().unwrap());
+        let old = |key: &str| tombolo_store::Write::Set {
+            key: key.into(),
+            value: "old".into(),
+        };
+        things.write(vec![old("gone")]).await.unwrap();
+        let effects = tombolo_store::Effects::default();
+        for (place, path) in requests.iter().enumerate() {
+            let request = Request::post(*path).extension(effects.clone());
+            let answer = plant.ask(request, "1").await;
+            assert!(answer.status < 300, "{guest} {path}: {}", answer.text);
+            if let Some(right) = answers.get(place) {
+                assert_eq!(answer.text, *right, "{guest} {path}");
+            }
+        }
+        assert_eq!(things.keys(None, 10).unwrap(), ["gone"], "{guest}");
+        assert!(plant.events("readings").is_empty(), "{guest}");
+        let journal = plant.store.journal();
+        journal.commit(effects.seal()).await.unwrap();
+        if answers.len() > 1 {
+            assert_eq!(things.keys(None, 1).unwrap(), ["a"], "{guest}");
+            assert!(!things.exists("gone").unwrap(), "{guest}");
+        } else {
+            assert_eq!(plant.events("readings").len(), 1, "{guest}");
+        }
+    }
+}
+
+/// What the guests of key-value interfaces are asked, and what they answer when they see their own changes.
+const WRITES: [&str; 8] = [
+    "/set?store=things&key=a",
+    "/get?store=things&key=a",
+    "/delete?store=things&key=gone",
+    "/exists?store=things&key=gone",
+    "/keys?store=things",
+    "/increment?store=things&key=a&delta=2",
+    "/set-many?store=things&keys=b,c",
+    "/keys?store=things",
+];
+const WRITTEN: [&str; 8] = ["done", "1", "done", "false", "a", "3", "done", "a,b,c"];
