@@ -10,6 +10,7 @@ pub mod invoke;
 pub mod name;
 pub mod publish;
 pub mod queue;
+pub mod terms;
 pub mod time;
 pub mod trace;
 
@@ -21,5 +22,6 @@ pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, Inv
 pub use name::{FunctionId, Name};
 pub use publish::{Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};
+pub use terms::Terms;
 pub use time::Moment;
 pub use trace::TraceContext;

@@ -8,7 +8,7 @@ use tombolo_core::{Code, Failure};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 
-use crate::publishing::{Held, Publisher, TYPE_DEFAULT, Terms, now};
+use crate::publishing::{Held, Publisher, TYPE_DEFAULT, now};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -265,7 +265,9 @@ impl producer::Host for State {
             let mut message = message;
             let _held = std::mem::take(&mut message.held);
             let event = message.into_event(&publisher)?;
-            publisher.publish(vec![event], Terms::default()).await
+            publisher
+                .publish(vec![event], tombolo_core::Terms::default())
+                .await
         };
         let sent: Result<_, Failure> = sent.await;
         Ok(sent.map(drop).map_err(|failure| error(&failure)))

@@ -170,6 +170,7 @@ impl<'a> Decisions<'a> {
                     return Err(conflict(key).into());
                 }
             }
+            engine.check_room(&change.writes)?;
             self.watch_all(&change.writes, engine, body, &mut publications)?;
             let mut published = self.publish(publications, body)?;
             published.truncate(told);

@@ -16,6 +16,7 @@ use tombolo_telemetry::{Span, name};
 
 use super::answer::read;
 use super::lane::Lane;
+use super::told::Told;
 use super::verdict::{Asked, Fault, Verdict, judge};
 
 /// The most that a function's answer is given up before its lease ends, so that what is settled
@@ -37,6 +38,7 @@ struct Taken {
 pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphorePermit) {
     let begun = Instant::now();
     let mut span = begin(&lane, &batch.deliveries);
+    let told = Told::of(&lane, &batch.deliveries);
     let taken = Taken::new(batch);
     if span.is_recording() {
         taken.describe(&lane, &mut span);
@@ -72,6 +74,9 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
         },
     };
     lane.metrics.delivered(begun.elapsed());
+    if let Some(told) = told {
+        told.tell(&lane, &verdict);
+    }
     if let Verdict::Partly(_, fault) | Verdict::Retry(fault) | Verdict::Dead(fault) = &verdict {
         span.error(
             fault.code.map_or("answer".into(), |code| code.to_string()),

@@ -14,6 +14,7 @@ mod exchange;
 mod lane;
 mod retry_after;
 mod service;
+mod told;
 mod verdict;
 
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct DeliveryConfig {
     pub drain_timeout: Duration,
     /// What every request carries besides the event: what functions are told of their node.
     pub headers: HeaderMap,
+    /// Whether each delivery is told, to the log's target `delivery`.
+    pub log: bool,
 }
 
 /// Who receives the events of a queue.

@@ -1,7 +1,6 @@
 //! Events that come by HTTP: CloudEvents in every mode of the binding go into a queue, and are answered once they are durable.
 
 mod answer;
-mod terms;
 mod webhook;
 
 use std::sync::Arc;
@@ -14,10 +13,9 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use tombolo_core::event::{Bounds, Event, http as binding};
 use tombolo_core::{
-    Blame, Body, BodyError, Code, Failure, Publication, Publish, QueueId, Receipt, TraceContext,
+    Blame, Body, BodyError, Code, Failure, Publication, Publish, QueueId, Receipt, Terms,
+    TraceContext,
 };
-
-use terms::Terms;
 
 /// Takes events by HTTP and publishes them.
 #[derive(Clone)]
@@ -68,7 +66,8 @@ impl Ingress {
     ) -> Result<Receipt, Failure> {
         // What is not understood is refused before the body is read.
         binding::mode(&head.headers)?;
-        let terms = Terms::of(head.uri.query(), SystemTime::now())?;
+        // Other parameters belong to the sender.
+        let (terms, _) = Terms::of_query(head.uri.query(), SystemTime::now())?;
         let body = self.read(&head.headers, body).await?;
         let events = binding::parse(&head.headers, body, &self.bounds)?;
         if events.is_empty() {

@@ -39,3 +39,5 @@ pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qo
 pub use switch::MqttFigures;
 pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};
+#[doc(hidden)]
+pub use wire::read_any;

@@ -317,6 +317,7 @@ pub fn config() -> DeliveryConfig {
     DeliveryConfig {
         concurrency: 64,
         drain_timeout: PATIENCE,
+        log: false,
         headers,
     }
 }
