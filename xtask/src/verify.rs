@@ -68,7 +68,7 @@ fn phase_line(name: &str, time: Duration, outcome: &Result<()>) -> String {
 
 /// The workspace, and the small workspaces beside it.
 fn format() -> Result<()> {
-    for folder in [".", "benches/control", "tests/guests"] {
+    for folder in [".", "benches/control", "fuzz", "tests/guests"] {
         let folder = process::repository().join(folder);
         process::run(cargo_in(&folder).args(["fmt", "--all", "--check"]))?;
     }

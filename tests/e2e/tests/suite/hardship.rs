@@ -7,7 +7,7 @@ use serde_json::Value;
 use tombolo_e2e::{Api, App};
 
 /// Events of the restart, unless `TOMBOLO_TEST_EVENTS` says otherwise.
-const EVENTS: usize = 200_000;
+const EVENTS: usize = 1_000_000;
 /// More than the node delivers at once.
 const STUCK: usize = 300;
 
