@@ -32,6 +32,9 @@ pub struct Node {
     /// The addresses that functions are served at.
     #[schemars(with = "Vec<String>")]
     pub http: Vec<SocketAddr>,
+    /// The addresses that MQTT clients connect to.
+    #[schemars(with = "Vec<String>")]
+    pub mqtt: Vec<SocketAddr>,
     #[schemars(with = "String")]
     pub admin: SocketAddr,
     /// What was found damaged in the store since the node started, and what became of it.

@@ -95,7 +95,7 @@ codes! {
     ImportUnknown = 203, exit::INVALID, UNPROCESSABLE_ENTITY, "The component imports something this host does not have",
         "The component needs an interface, or a version of one, that this version of Tombolo does not offer. The reference lists the interfaces that functions may import.";
     ImportNotGranted = 204, exit::NOT_ALLOWED, FORBIDDEN, "The component imports something it was not granted",
-        "A function may import the interface of key-value stores only when its manifest grants it at least one store: `grants = { keyvalue = [\"NAME\"] }` in the function's table. The message names the interface.";
+        "A function may import the interface of key-value stores or of messaging only when its manifest grants it at least one store, queue or topic: `grants = { keyvalue = [\"NAME\"] }` in the function's table, for instance. The message names the interface.";
     IsolationUnsupported = 205, exit::INVALID, UNPROCESSABLE_ENTITY, "The component cannot run with this isolation",
         "`isolation = \"concurrent\"` lets one instance serve several invocations at once, which only components of wasi:http 0.3 can do. Use `fresh` or `serial` for components of 0.2.";
     HandlerMissing = 206, exit::INVALID, UNPROCESSABLE_ENTITY, "The component handles no events",
@@ -120,7 +120,7 @@ codes! {
     Busy = 308, exit::UNREACHABLE, TOO_MANY_REQUESTS, "The function is busy",
         "As many invocations run as `limits.concurrency` or the node allows, and as many wait as `limits.waiting` allows. Try again after `Retry-After`.";
     Loop = 309, exit::FAILED, LOOP_DETECTED, "Functions call one another in a loop",
-        "More than 16 functions called one another for one request.";
+        "More than 16 functions called one another for one request, or published events for one another, each for the next.";
     HostError = 310, exit::FAILED, INTERNAL_SERVER_ERROR, "The node failed",
         "The node could not run the function, through no fault of the function. The node's log says why.";
     AnswerInvalid = 311, exit::FAILED, BAD_GATEWAY, "The function answered with an error",
@@ -148,9 +148,9 @@ codes! {
     StoreDamaged = 502, exit::FAILED, INTERNAL_SERVER_ERROR, "The store is damaged",
         "A file of the store does not pass its checks. Nothing of it was served. Restore the folder from a copy, or move it away to start empty.";
     AddressInUse = 503, exit::CONFLICT, CONFLICT, "The address cannot be listened on",
-        "Another process listens at this address, or this machine does not have it. Choose another with `--listen`; port 0 picks a free one.";
+        "Another process listens at this address, or this machine does not have it. Choose another with `--listen`, or `--mqtt-listen` for the broker; port 0 picks a free one.";
     Tls = 504, exit::INVALID, INTERNAL_SERVER_ERROR, "The certificate or key cannot be used",
-        "The files of `http.tls` could not be read, or the key does not fit the certificate.";
+        "The files of `http.tls` or of a listener in `mqtt` could not be read, or the key does not fit the certificate.";
     SecretMissing = 505, exit::NOT_FOUND, NOT_FOUND, "A granted secret is missing on this node",
         "The function was granted a secret that this node has neither as a file in its secrets folder nor as an environment variable. The message names both places.";
     StoreFull = 506, exit::FAILED, INSUFFICIENT_STORAGE, "The disk of the store is full",
@@ -178,6 +178,8 @@ codes! {
         "The app has no queue of this name. Queues are the tables `[queues.NAME]` of its manifest.";
     PublishUnavailable = 706, exit::UNREACHABLE, SERVICE_UNAVAILABLE, "Events are not accepted now",
         "The node cannot make events durable at the moment, so it accepts none. Its log says why. Send the same event again later: its `source` and `id` make a duplicate harmless.";
+    TransactionTooLong = 707, exit::FAILED, PAYLOAD_TOO_LARGE, "The invocation does too much for one transaction",
+        "The trigger says `transactional = true`, so all that the function reads, writes and publishes for one delivery is committed at once. It has more keys, events or bytes than one commit takes; the message names the bounds. Let the trigger deliver smaller batches, or do the work in several events.";
 }
 
 impl fmt::Display for Code {

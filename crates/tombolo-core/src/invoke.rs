@@ -47,8 +47,11 @@ pub struct CallContext {
     pub request_id: String,
     /// When the caller stops waiting; the function's own budget can only be shorter.
     pub deadline: Option<Instant>,
-    /// How many functions called one another so far; the answer is 508 beyond 16.
+    /// How many functions called one another or published for one another so far; the answer is 508 beyond 16.
     pub hops: u8,
+    /// Whether another function waits for the answer. Such a call never waits for a place of the node: functions
+    /// that wait for each other's places would wait for ever.
+    pub nested: bool,
     /// The client's address, when it is known.
     pub client: Option<IpAddr>,
 }

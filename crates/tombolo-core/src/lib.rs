@@ -1,4 +1,4 @@
-//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seams `Invoke` and `Publish`. No I/O and no async runtime.
+//! The vocabulary every other crate speaks: names, digests, events, budgets, error codes and the seams `Invoke`, `Publish` and `PublishTopic`. No I/O and no async runtime.
 
 pub mod budget;
 pub mod code;
@@ -12,6 +12,7 @@ pub mod publish;
 pub mod queue;
 pub mod terms;
 pub mod time;
+pub mod topic;
 pub mod trace;
 
 pub use budget::{Budget, Limit};
@@ -20,8 +21,9 @@ pub use digest::Digest;
 pub use failure::{Blame, Failure};
 pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
 pub use name::{FunctionId, Name};
-pub use publish::{Publication, Publish, PublishError, PublishFuture, Published, Receipt};
+pub use publish::{Origin, Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};
 pub use terms::Terms;
 pub use time::Moment;
+pub use topic::{PublishTopic, TopicFuture, TopicPublication, TopicQos};
 pub use trace::TraceContext;

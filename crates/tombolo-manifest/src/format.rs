@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tombolo_core::Name;
 
+use crate::broker::PasswordText;
 use crate::check::{bounds, nearest};
 use crate::grant::{DirectoryGrant, SocketGrant};
 use crate::http_grant::{HostPattern, HttpGrant};
@@ -61,6 +62,13 @@ pub(crate) fn check(schema: &Value, text: &str) -> Result<(), Refused> {
             parse::<TopicFilter>(text, "for example `detectors/+/events` or `plans/#`")
         }
         Some("broker-url") => broker_url(text),
+        Some("broker-topics") => crate::broker::check_topics(text).map_err(|error| {
+            Refused::new(error).help("for example `machines/{client}/#` or `alarms/+`")
+        }),
+        Some("password-hash") => parse::<PasswordText>(
+            text,
+            "the guide's chapter on MQTT has a command that makes one",
+        ),
         Some("route") => parse::<Route>(text, "for example `/signals/{id}` or `/files/{*path}`"),
         Some("socket-address") => parse_address(text),
         Some("http-url") => http_url(text),

@@ -1,5 +1,6 @@
 //! The app's manifest `tombolo.toml` and the node's config `node.toml`: types, parsing with places, JSON Schema. Pure: no I/O.
 
+pub mod broker;
 mod check;
 pub mod diagnostic;
 mod format;
@@ -17,6 +18,7 @@ pub mod text;
 pub mod topic;
 pub mod trigger;
 
+pub use broker::{BrokerConfig, BrokerListener, BrokerRule, BrokerTls, BrokerUser, PasswordText};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use grant::{DirectoryGrant, Grants, SocketGrant};
 pub use http_grant::{HostPattern, HttpGrant, Scheme};

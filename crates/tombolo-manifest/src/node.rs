@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tombolo_core::Name;
 
+use crate::broker::BrokerConfig;
 use crate::text::{self, AddressText, DurationText, NameText, PathText, SizeText, UrlText};
 
 /// The config of a node. The default is what `tombolo up` uses.
@@ -32,6 +33,8 @@ pub struct NodeConfig {
     pub http: HttpConfig,
     /// The listener of `/_tombolo/`: health, metrics and the API.
     pub admin: AdminConfig,
+    /// The node's own MQTT broker. Without listeners only functions publish to its topics.
+    pub mqtt: BrokerConfig,
     /// How functions run.
     pub runtime: RuntimeConfig,
     /// The key-value stores of apps.
@@ -49,6 +52,7 @@ impl Default for NodeConfig {
             secrets: None,
             http: HttpConfig::default(),
             admin: AdminConfig::default(),
+            mqtt: BrokerConfig::default(),
             runtime: RuntimeConfig::default(),
             keyvalue: KeyValueConfig::default(),
             telemetry: TelemetryConfig::default(),

@@ -55,6 +55,7 @@ macro_rules! stand_in {
 stand_in! {
     AddressText = "socket-address";
     BrokerText = "broker-url";
+    BrokerTopicsText = "broker-topics";
     DurationText = "duration-text";
     EnvKeyText = "env-key";
     FunctionIdText = "function-id";

@@ -171,7 +171,7 @@ impl Default for Retry {
 pub struct MqttTrigger {
     /// The topics: levels between slashes, `+` for any one level, `#` at the end for all that follow.
     pub topic: TopicFilter,
-    /// The quality of service of the subscription.
+    /// The quality of service of the subscription to a broker elsewhere; the node's own keeps every message before it acknowledges it.
     #[serde(default = "qos")]
     #[schemars(range(min = 0, max = 2))]
     pub qos: u8,

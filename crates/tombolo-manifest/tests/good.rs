@@ -211,6 +211,18 @@ fn a_config_means_what_it_says() {
         listen = ["0.0.0.0:8080", "[::]:8080"]
         tls = { certificate = "cert.pem", key = "key.pem" }
         header_bytes_max = "32KiB"
+        [mqtt]
+        sessions_max = 100
+        [[mqtt.listeners]]
+        address = "0.0.0.0:8883"
+        tls = { certificate = "cert.pem", key = "key.pem", client_authorities = "ca.pem" }
+        [[mqtt.users]]
+        name = "press-7"
+        password = "pbkdf2-sha256$1$00$0000000000000000000000000000000000000000000000000000000000000000"
+        [[mqtt.rules]]
+        user = "press-7"
+        topics = "machines/{client}/#"
+        publish = true
         [runtime]
         memory_bytes_max = "1GiB"
         [telemetry]
@@ -224,6 +236,13 @@ fn a_config_means_what_it_says() {
     assert_eq!(config.http.header_bytes_max, 32 << 10);
     assert_eq!(config.http.body_bytes_max, 16 << 20);
     assert_eq!(config.http.tls.unwrap().key.to_str(), Some("key.pem"));
+    assert_eq!(config.mqtt.sessions_max, 100);
+    assert_eq!(config.mqtt.retained_max, 50_000);
+    let listener = &config.mqtt.listeners[0];
+    assert!(!listener.anonymous && listener.tls.is_some());
+    assert_eq!(config.mqtt.users[0].name, "press-7");
+    let rule = &config.mqtt.rules[0];
+    assert!(rule.publish && !rule.subscribe);
     assert_eq!(config.runtime.memory_bytes_max, Some(1 << 30));
     assert_eq!(config.telemetry.sample_ratio, 1.0);
     assert_eq!(config.telemetry.log_format, LogFormat::Json);

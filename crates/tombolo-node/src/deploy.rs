@@ -15,6 +15,7 @@ use tombolo_store::{Changes, Journal, StoreError};
 use tombolo_triggers::cron::CronHandle;
 use tombolo_triggers::delivery::{ConsumeError, Consumer, DeliveriesHandle};
 use tombolo_triggers::http::{RouteConflict, RouteEntry, Routes};
+use tombolo_triggers::mqtt::{Subscription, Subscriptions, TopicError};
 
 use crate::app::{App, AppSource};
 use crate::events::{self, AppQueue};
@@ -56,7 +57,9 @@ pub enum DeployError {
     Routes(#[from] RouteConflict),
     #[error("the app's name `{0}` is the host's own")]
     Reserved(Name),
-    #[error("this version has no MQTT: the app's MQTT triggers would never fire")]
+    #[error("a topic of the app's MQTT triggers cannot be subscribed to")]
+    Topic(#[from] TopicError),
+    #[error("this version subscribes to no MQTT broker elsewhere")]
     Mqtt,
     #[error("the triggers of the app cannot be started")]
     Consume(#[from] ConsumeError),
@@ -75,9 +78,11 @@ impl DeployError {
             Self::Directory { .. } => Code::NotFound,
             Self::Secret { source, .. } => source.code(),
             Self::Load { source, .. } => source.code(),
-            Self::Routes(_) | Self::Reserved(_) | Self::Mqtt | Self::Consume(_) => {
-                Code::ManifestValue
-            }
+            Self::Routes(_)
+            | Self::Reserved(_)
+            | Self::Topic(_)
+            | Self::Mqtt
+            | Self::Consume(_) => Code::ManifestValue,
             Self::Queues(error) => error.code(),
             Self::Interrupted(_) => Code::HostError,
         }
@@ -119,6 +124,7 @@ pub(crate) struct Events {
     pub(crate) journal: Journal,
     pub(crate) deliveries: DeliveriesHandle,
     pub(crate) cron: CronHandle,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 /// The name that no app may have: what the host itself keeps is under it.
@@ -188,12 +194,14 @@ impl Apps {
         if app.name().as_str() == RESERVED {
             return Err(DeployError::Reserved(app.name().clone()));
         }
-        if !app.manifest.triggers.mqtt.is_empty() {
+        let mut mqtt = app.manifest.triggers.mqtt.iter();
+        if mqtt.any(|trigger| trigger.broker.is_some()) {
             return Err(DeployError::Mqtt);
         }
         let functions = self.load_all(&app).await?;
         let routes = self.routes_with(&app)?;
         let queues = events::queues(&app);
+        let subscriptions = events::subscriptions(&app)?;
         let consumers = consumers(&queues);
         DeliveriesHandle::check(&consumers)?;
         for (queue, AppQueue { settings, .. }) in &queues {
@@ -214,7 +222,7 @@ impl Apps {
             triggers: app.trigger_count(),
         };
         let gone = self.gone(app.name(), &queues);
-        self.take_over(app, functions, routes, queues)?;
+        self.take_over(app, functions, routes, queues, subscriptions)?;
         self.events
             .journal
             .configure_changes(self.changes())
@@ -234,6 +242,7 @@ impl Apps {
         functions: Vec<LoadedFunction>,
         routes: Routes,
         queues: BTreeMap<QueueId, AppQueue>,
+        subscriptions: Vec<Subscription>,
     ) -> Result<(), ConsumeError> {
         let name = app.name().clone();
         let mut releases = self
@@ -258,6 +267,7 @@ impl Apps {
         self.events
             .cron
             .schedule(&name, events::schedules(&release.app));
+        self.events.subscriptions.replace(&name, subscriptions);
         let consumed = self
             .events
             .deliveries

@@ -10,6 +10,7 @@ use tombolo_store::Changes;
 use tombolo_store::queue::{self, BatchSettings, QueueSettings, RetrySettings, TakeBounds};
 use tombolo_triggers::cron::CronSource;
 use tombolo_triggers::delivery::Consumer;
+use tombolo_triggers::mqtt::{Subscription, TOPIC_ATTRIBUTE, TopicError};
 
 use crate::app::App;
 
@@ -46,8 +47,7 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
     for (function, feed) in feeds(app) {
         let queue = id(app, QueueName::of_function(&function, feed));
         let settings = QueueSettings {
-            // The changes of one key come in the order in which they were made.
-            order_by: (feed == Feed::Change).then(|| "subject".to_owned()),
+            order_by: order_by(feed).map(str::to_owned),
             lease_ms: lease_ms(app, &function),
             ..QueueSettings::default()
         };
@@ -76,6 +76,26 @@ fn feeds(app: &App) -> impl Iterator<Item = (Name, Feed)> {
         .map(|one| (&one.function, Feed::Change));
     let all = asynchronous.chain(cron).chain(mqtt).chain(change);
     all.map(|(name, feed)| (name.clone(), feed))
+}
+
+/// What is delivered one at a time and in order: the changes of one key, the messages of one topic.
+fn order_by(feed: Feed) -> Option<&'static str> {
+    match feed {
+        Feed::Change => Some("subject"),
+        Feed::Mqtt => Some(TOPIC_ATTRIBUTE),
+        Feed::Async | Feed::Cron => None,
+    }
+}
+
+/// What the app's MQTT triggers want of the node's own broker.
+pub(crate) fn subscriptions(app: &App) -> Result<Vec<Subscription>, TopicError> {
+    let triggers = app.manifest.triggers.mqtt.iter();
+    let own = triggers.filter(|trigger| trigger.broker.is_none());
+    own.map(|trigger| {
+        let queue = QueueName::of_function(&trigger.function, Feed::Mqtt);
+        Ok((trigger.topic.as_str().parse()?, id(app, queue)))
+    })
+    .collect()
 }
 
 /// The cron triggers of an app.

@@ -42,6 +42,7 @@ pub(crate) async fn answer(
             request_id: id.clone(),
             deadline: None,
             hops: 0,
+            nested: false,
             client: None,
         },
     };

@@ -14,6 +14,7 @@ mod dispatcher;
 mod events;
 mod invocation;
 mod logs;
+mod mqtt;
 mod node;
 mod queues;
 mod refusal;

@@ -26,6 +26,7 @@ use tombolo_triggers::cron::Cron;
 use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
 use tombolo_triggers::idempotent::Idempotent;
+use tombolo_triggers::mqtt::{Broker, BrokerError};
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
@@ -33,6 +34,7 @@ use crate::app::AppSource;
 use crate::control::Control;
 use crate::deploy::{Apps, DeployError, Deployed, Events, RESERVED};
 use crate::dispatcher::Dispatcher;
+use crate::mqtt;
 use crate::queues;
 use crate::secrets::Secrets;
 use crate::token::Token;
@@ -58,6 +60,8 @@ pub enum StartError {
     Runtime(#[from] tombolo_runtime::StartError),
     #[error("the HTTP listener cannot be started")]
     Http(#[from] BindError),
+    #[error("the MQTT broker cannot be started")]
+    Mqtt(#[from] BrokerError),
     #[error("the admin listener cannot listen on {address}")]
     Admin {
         address: SocketAddr,
@@ -89,6 +93,7 @@ impl StartError {
             }
             Self::Runtime(_) | Self::Interrupted(_) => Code::HostError,
             Self::Http(error) => error.code(),
+            Self::Mqtt(error) => error.code(),
             Self::Admin { .. } => Code::AddressInUse,
             Self::Token(_) | Self::Address(_) => Code::Io,
             Self::Deploy { source, .. } => source.code(),
@@ -101,6 +106,8 @@ impl StartError {
 pub enum RunError {
     #[error("the HTTP listeners failed")]
     Http(#[from] ServiceError),
+    #[error("the MQTT broker failed")]
+    Mqtt(#[from] BrokerError),
     #[error("a part of the node ended unexpectedly")]
     Part(#[from] JoinError),
 }
@@ -112,6 +119,7 @@ pub struct Node {
     telemetry: Telemetry,
     telemetry_service: TelemetryService,
     http: Option<HttpService>,
+    mqtt: Broker,
     deliveries: Deliveries,
     cron: Cron,
     admin: AdminServer,
@@ -139,6 +147,7 @@ pub struct NodeHandle {
     apps: Arc<Apps>,
     dispatcher: Arc<Idempotent>,
     http: Arc<[SocketAddr]>,
+    mqtt: Arc<[SocketAddr]>,
     admin: SocketAddr,
 }
 
@@ -154,6 +163,11 @@ impl NodeHandle {
     /// Where functions are served; empty when the config names no listener.
     pub fn http_addrs(&self) -> &[SocketAddr] {
         &self.http
+    }
+
+    /// Where MQTT clients connect; empty when the config names no listener.
+    pub fn mqtt_addrs(&self) -> &[SocketAddr] {
+        &self.mqtt
     }
 
     /// Where health, metrics and the API are served.
@@ -207,12 +221,16 @@ impl Node {
         runtime.connect_queues(Arc::new(journal.clone()));
         let read = journal.clone();
         telemetry.read_queues(move || queues::readings(&read));
+        let (mqtt, subscriptions) =
+            mqtt::broker(&config.mqtt, Arc::new(journal.clone()), &telemetry)?;
+        runtime.connect_topics(Arc::new(mqtt.handle()));
         let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry, dev);
         let cron = cron(&store, &journal);
         let events = Events {
             journal,
             deliveries: deliveries.handle(),
             cron: cron.handle(),
+            subscriptions,
         };
         let secrets = Secrets {
             folder: config.secrets.clone(),
@@ -228,6 +246,7 @@ impl Node {
             apps,
             dispatcher,
             http: addresses.unwrap_or_default().into(),
+            mqtt: mqtt.local_addrs().into(),
             admin: admin.address,
         };
         let token = Token::generate().map_err(StartError::Token)?;
@@ -242,6 +261,7 @@ impl Node {
             store,
             telemetry,
             telemetry_service,
+            mqtt,
             deliveries,
             cron,
             admin,
@@ -273,6 +293,7 @@ impl Node {
             telemetry: _,
             telemetry_service,
             http,
+            mqtt,
             deliveries,
             cron,
             admin,
@@ -287,13 +308,14 @@ impl Node {
         control.ready.store(true, Ordering::Release);
         let telemetry_task = spawn(telemetry_service.run(stop_telemetry.clone()));
         let admin_task = spawn(admin.run(control.clone(), cut.clone()));
+        let mqtt_task = spawn(mqtt.run(stop_http.clone()));
         let deliveries_task = spawn(deliveries.run(stop_http.clone()));
         let cron_task = spawn(cron.run(stop_http.clone()));
         let resting = rest(handle.apps.clone());
         let resting = spawn(stop_http.clone().run_until_cancelled_owned(resting));
         let serving = serve(http, stop_http.clone(), cut.clone());
         tokio::pin!(serving);
-        tracing::info!(http = ?handle.http_addrs(), admin = %handle.admin_addr(), "node ready");
+        tracing::info!(http = ?handle.http_addrs(), mqtt = ?handle.mqtt_addrs(), admin = %handle.admin_addr(), "node ready");
 
         let early = told_to_stop(&stop, &control.ready, drain_delay, serving.as_mut()).await;
         let cutting = cut_at(
@@ -309,6 +331,7 @@ impl Node {
         };
         let rest_ended = resting.await;
         let cron_ended = cron_task.await;
+        let mqtt_ended = cut.run_until_cancelled(mqtt_task).await;
         let deliveries_ended = cut.run_until_cancelled(deliveries_task).await;
         control.shutdown.cancel();
         let admin_ended = admin_task.await;
@@ -325,6 +348,7 @@ impl Node {
         http_ended?;
         rest_ended?;
         cron_ended?;
+        mqtt_ended.transpose()?.transpose()?;
         deliveries_ended.transpose()?;
         admin_ended?;
         telemetry_ended.transpose()?;
@@ -583,6 +607,7 @@ fn describe(
         started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         dev,
         http: handle.http_addrs().to_vec(),
+        mqtt: handle.mqtt_addrs().to_vec(),
         admin: handle.admin_addr(),
         damages,
     }

@@ -293,6 +293,7 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
         deadline: meter.deadline(),
         hops: 0,
         client: None,
+        effects: None,
     };
     let grants = Grants {
         http: spec.http.clone(),

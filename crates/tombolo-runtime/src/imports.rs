@@ -104,8 +104,8 @@ const BY_GRANT: &[ByGrant] = &[
     },
     ByGrant {
         interfaces: &["wasi:messaging/"],
-        is_granted: |grants| !grants.queues.is_empty(),
-        what: "queue",
+        is_granted: |grants| !grants.queues.is_empty() || !grants.topics.is_empty(),
+        what: "queue and no topic",
         line: "grants = { queues = [\"NAME\"] }",
     },
 ];

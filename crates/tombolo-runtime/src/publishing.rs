@@ -1,4 +1,6 @@
-//! What functions publish: into which queues, as which events, and how much an instance holds of what is not published yet.
+//! What functions publish: into which queues and to which topics, as which events, and how much an instance holds of what is not published yet.
+
+pub(crate) mod topic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,12 +10,14 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tombolo_core::event::{Bounds, Event};
 use tombolo_core::{
-    Blame, Code, Failure, FunctionId, Name, Publication, Publish, QueueId, Receipt, Terms,
-    TraceContext,
+    Blame, Code, Failure, FunctionId, Name, Origin, Publication, Publish, PublishTopic, QueueId,
+    Receipt, Terms, TraceContext,
 };
 
 use crate::egress::Caller;
 use crate::function::Grants;
+
+pub(crate) use topic::{TopicPublisher, TopicTerms};
 
 /// The type of an event whose function says none.
 pub(crate) const TYPE_DEFAULT: &str = "tombolo.message";
@@ -21,10 +25,11 @@ pub(crate) const TYPE_DEFAULT: &str = "tombolo.message";
 /// Bytes of messages and bodies that one instance holds at most until they are published.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// The way of an instance's events to the journal.
+/// The way of an instance's events to the journal and to the broker.
 #[derive(Default)]
 pub(crate) struct Publishing {
     publish: Option<Arc<dyn Publish>>,
+    topics: Option<Arc<dyn PublishTopic>>,
     /// Made when the instance publishes, which most never do.
     room: Option<Room>,
 }
@@ -38,9 +43,13 @@ pub(crate) struct Room(Arc<Semaphore>);
 pub(crate) struct Held(Option<OwnedSemaphorePermit>);
 
 impl Publishing {
-    pub(crate) fn new(publish: Option<Arc<dyn Publish>>) -> Self {
+    pub(crate) fn new(
+        publish: Option<Arc<dyn Publish>>,
+        topics: Option<Arc<dyn PublishTopic>>,
+    ) -> Self {
         Self {
             publish,
+            topics,
             room: None,
         }
     }
@@ -65,7 +74,8 @@ impl Publishing {
             );
             Failure::new(Code::NotAllowed, Blame::Caller, detail)
         })?;
-        let publish = self.publish.clone().ok_or_else(|| {
+        let collected = caller.effects.clone().map(|effects| Arc::new(effects) as _);
+        let publish = collected.or_else(|| self.publish.clone()).ok_or_else(|| {
             let detail = "this node keeps no events";
             Failure::new(Code::PublishUnavailable, Blame::Host, detail)
         })?;
@@ -75,8 +85,7 @@ impl Publishing {
                 app: caller.function.app.clone(),
                 queue: name.into(),
             },
-            function: caller.function.clone(),
-            trace: caller.trace,
+            author: Author::of(caller),
         })
     }
 }
@@ -101,15 +110,22 @@ impl Room {
     }
 }
 
-/// An invocation that publishes into one queue.
-pub(crate) struct Publisher {
-    publish: Arc<dyn Publish>,
-    queue: QueueId,
+/// An invocation that publishes.
+pub(crate) struct Author {
     function: FunctionId,
     trace: TraceContext,
+    origin: Origin,
 }
 
-impl Publisher {
+impl Author {
+    fn of(caller: &Caller) -> Self {
+        Self {
+            function: caller.function.clone(),
+            trace: caller.trace,
+            origin: caller.origin(),
+        }
+    }
+
     /// A name for an event that nobody else gives: the span is the invocation's own.
     pub(crate) fn id(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -124,8 +140,18 @@ impl Publisher {
     pub(crate) fn source(&self) -> String {
         format!("/{}", self.function)
     }
+}
 
-    /// Publishes all of the events or none; ready once they are as durable as the queue says.
+/// An invocation that publishes into one queue.
+pub(crate) struct Publisher {
+    pub(crate) author: Author,
+    publish: Arc<dyn Publish>,
+    queue: QueueId,
+}
+
+impl Publisher {
+    /// Publishes all of the events or none; ready once they are as durable as the queue says, or are collected to
+    /// be committed with the acknowledgement of the invocation's own event.
     pub(crate) async fn publish(
         self,
         events: Vec<Event>,
@@ -138,11 +164,9 @@ impl Publisher {
         for event in events {
             event.check_within(&Bounds::default())?;
             publications.push(Publication {
-                queue: self.queue.clone(),
-                event,
-                trace: Some(self.trace),
                 due_wall_ms: terms.due_wall_ms,
                 priority: terms.priority,
+                ..Publication::new(self.queue.clone(), event).origin(self.author.origin)
             });
         }
         let published = self.publish.publish(publications).await?;
@@ -199,7 +223,7 @@ pub(crate) mod fake {
                 ..Grants::default()
             };
             let publish: Arc<dyn Publish> = Arc::clone(self) as _;
-            Publishing::new(Some(publish)).publisher(&caller(), &grants, queue)
+            Publishing::new(Some(publish), None).publisher(&caller(), &grants, queue)
         }
     }
 
@@ -218,6 +242,7 @@ pub(crate) mod fake {
             deadline: Instant::now(),
             hops: 0,
             client: None,
+            effects: None,
         }
     }
 }
@@ -232,7 +257,7 @@ mod tests {
         let kept = Arc::new(Kept::default());
         let publisher = kept.publisher("readings").ok().unwrap();
         assert_eq!(publisher.queue.to_string(), "plant/readings");
-        assert_eq!(publisher.source(), "/plant/sensor");
+        assert_eq!(publisher.author.source(), "/plant/sensor");
         for other in ["plans", "readings.dead", "readings.other", "", "Readings"] {
             let failure = kept.publisher(other).err().unwrap();
             assert_eq!(failure.code, Code::NotAllowed, "{other}");
@@ -257,7 +282,7 @@ mod tests {
     fn ids_differ_within_one_invocation() {
         let kept = Arc::new(Kept::default());
         let publisher = kept.publisher("readings").ok().unwrap();
-        let (first, second) = (publisher.id(), publisher.id());
+        let (first, second) = (publisher.author.id(), publisher.author.id());
         assert_ne!(first, second);
         let begin = "00000000000000000000000000000007-0000000000000009-";
         assert!(first.starts_with(begin) && second.starts_with(begin));

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
-use tombolo_core::{Blame, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Name, Publish};
+use tombolo_core::{
+    Blame, Call, Code, Failure, FunctionId, Invoke, InvokeFuture, Name, Publish, PublishTopic,
+};
 use tombolo_manifest::Isolation;
 use tombolo_store::Store;
 use tombolo_telemetry::Telemetry;
@@ -88,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) http: Client,
     pub(crate) dispatcher: OnceLock<Weak<dyn Invoke>>,
     pub(crate) publish: OnceLock<Arc<dyn Publish>>,
+    pub(crate) topics: OnceLock<Arc<dyn PublishTopic>>,
     pub(crate) afterwards: TaskTracker,
     outer_gate: Gate,
     inner_gate: Gate,
@@ -99,11 +102,11 @@ const UNNEEDED_CODE_BYTES_MAX: u64 = 256 << 20;
 
 impl Shared {
     /// The bound on invocations of the node: one for calls from outside, one for calls between functions.
-    pub(crate) fn node_gate(&self, hops: u8) -> &Gate {
-        if hops == 0 {
-            &self.outer_gate
-        } else {
+    pub(crate) fn node_gate(&self, nested: bool) -> &Gate {
+        if nested {
             &self.inner_gate
+        } else {
+            &self.outer_gate
         }
     }
 
@@ -180,6 +183,7 @@ impl Runtime {
             http: Client::new(Arc::new(Machine::new())),
             dispatcher: OnceLock::new(),
             publish: OnceLock::new(),
+            topics: OnceLock::new(),
             afterwards: TaskTracker::new(),
             outer_gate: Gate::new("the node", concurrency, options.waiting),
             inner_gate: Gate::new("the node (for calls between functions)", concurrency, 0),
@@ -195,6 +199,11 @@ impl Runtime {
     /// Says where the events go that functions publish; the first word counts.
     pub fn connect_queues(&self, publish: Arc<dyn Publish>) {
         let _ = self.0.publish.set(publish);
+    }
+
+    /// Says where the messages go that functions publish to topics; the first word counts.
+    pub fn connect_topics(&self, topics: Arc<dyn PublishTopic>) {
+        let _ = self.0.topics.set(topics);
     }
 
     /// How instances get their memory.

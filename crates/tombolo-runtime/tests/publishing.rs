@@ -99,6 +99,7 @@ impl Plant {
                 request_id: "request-1".into(),
                 deadline: None,
                 hops: 0,
+                nested: false,
                 client: None,
             },
         };

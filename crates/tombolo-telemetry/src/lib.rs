@@ -1,5 +1,6 @@
 //! What a node tells about itself: traces by OTLP, metrics in OpenMetrics text, logs of invocations, and the name of every one of them.
 
+mod broker;
 mod export;
 mod function;
 mod histogram;
@@ -19,6 +20,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::mpsc;
 use tombolo_core::{FunctionId, QueueId, TraceContext};
 
+pub use broker::BrokerReading;
 pub use export::{StartError, TelemetryService};
 pub use function::{FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;
@@ -49,6 +51,7 @@ struct Inner {
     functions: RwLock<BTreeMap<FunctionId, Arc<FunctionMetrics>>>,
     queues: RwLock<BTreeMap<QueueId, Arc<QueueMetrics>>>,
     queue_source: OnceLock<QueueSource>,
+    broker_source: OnceLock<BrokerSource>,
     http: HttpMetrics,
     logs: LogBook,
 }
@@ -59,6 +62,15 @@ struct QueueSource(Box<dyn Fn() -> Vec<QueueReading> + Send + Sync>);
 impl fmt::Debug for QueueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("QueueSource")
+    }
+}
+
+/// Reads the state of the broker.
+struct BrokerSource(Box<dyn Fn() -> BrokerReading + Send + Sync>);
+
+impl fmt::Debug for BrokerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrokerSource")
     }
 }
 
@@ -85,6 +97,7 @@ impl Telemetry {
             functions: RwLock::default(),
             queues: RwLock::default(),
             queue_source: OnceLock::new(),
+            broker_source: OnceLock::new(),
             http: HttpMetrics::default(),
             logs: LogBook::default(),
         }));
@@ -128,6 +141,11 @@ impl Telemetry {
     /// Says where the state of every queue is read when metrics are asked for; the first one that says so is heard.
     pub fn read_queues(&self, read: impl Fn() -> Vec<QueueReading> + Send + Sync + 'static) {
         let _ = self.0.queue_source.set(QueueSource(Box::new(read)));
+    }
+
+    /// Says where the state of the broker is read when metrics are asked for; the first one that says so is heard.
+    pub fn read_broker(&self, read: impl Fn() -> BrokerReading + Send + Sync + 'static) {
+        let _ = self.0.broker_source.set(BrokerSource(Box::new(read)));
     }
 
     /// The counters of the HTTP listeners.
@@ -188,6 +206,11 @@ impl Telemetry {
 
     pub(crate) fn queue_readings(&self) -> Vec<QueueReading> {
         let source = self.0.queue_source.get();
+        source.map(|source| source.0()).unwrap_or_default()
+    }
+
+    pub(crate) fn broker_reading(&self) -> BrokerReading {
+        let source = self.0.broker_source.get();
         source.map(|source| source.0()).unwrap_or_default()
     }
 

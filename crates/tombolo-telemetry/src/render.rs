@@ -71,6 +71,7 @@ impl Collector for Snapshot {
         self.billing(&mut encoder)?;
         self.http(&mut encoder)?;
         self.queues(&mut encoder)?;
+        self.broker(&mut encoder)?;
         self.node(&mut encoder)
     }
 }
@@ -189,6 +190,42 @@ impl Snapshot {
             for (reason, count) in &queue.dropped {
                 let labels = [app, id, (name::LABEL_REASON, *reason)];
                 counter(&mut dropped, &labels, *count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn broker(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let broker = self.telemetry.broker_reading();
+        for (metric, value) in [
+            (name::MQTT_CONNECTIONS, broker.connections),
+            (name::MQTT_SESSIONS, broker.sessions),
+            (name::MQTT_SUBSCRIPTIONS, broker.subscriptions),
+            (name::MQTT_RETAINED, broker.retained),
+            (name::MQTT_RETAINED_SIZE, broker.retained_bytes),
+            (name::MQTT_WAITING_SIZE, broker.waiting_bytes),
+        ] {
+            family(encoder, metric, MetricType::Gauge)?.encode_gauge(&gauge_value(value))?;
+        }
+        for (metric, value) in [
+            (name::MQTT_CONNECTIONS_REFUSED, broker.connections_refused),
+            (name::MQTT_ACCEPTED, broker.accepted),
+            (name::MQTT_SENT, broker.sent),
+            (name::MQTT_UNRETAINED, broker.unretained),
+        ] {
+            counter(
+                &mut family(encoder, metric, MetricType::Counter)?,
+                &[],
+                value,
+            )?;
+        }
+        for (metric, counts) in [
+            (name::MQTT_REFUSED, broker.refused.as_slice()),
+            (name::MQTT_DROPPED, &broker.dropped),
+        ] {
+            let mut counters = family(encoder, metric, MetricType::Counter)?;
+            for (reason, count) in counts.iter().filter(|(reason, _)| !reason.is_empty()) {
+                counter(&mut counters, &[(name::LABEL_REASON, *reason)], *count)?;
             }
         }
         Ok(())

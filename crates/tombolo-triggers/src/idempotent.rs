@@ -7,7 +7,8 @@
 //! another attempt would not change. What asks to be tried again (404, 408, 409, 429, 5xx, no
 //! answer at all) is not kept, so that another attempt runs.
 //!
-//! The function may run twice for one key where the node stops between the function's work and the
+//! With the effects of a transactional invocation the answer is committed as they are: its work counts once for each
+//! key. Else the function may run twice for one key where the node stops between the function's work and the
 //! storing of its answer, where an answer is too long to be kept, and where the disk is full.
 
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde::{Deserialize, Serialize};
 use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Invoke, InvokeFuture};
-use tombolo_store::{ANSWER_BYTES_MAX, Answer, Journal, Transaction};
+use tombolo_store::{ANSWER_BYTES_MAX, Answer, Effects, Journal, StoreError, Transaction};
 
 /// The key of a request.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -86,19 +87,48 @@ impl Invoke for Idempotent {
             }
         }
         let function = call.function.clone();
-        let (answering, journal) = (self.inner.invoke(call), self.journal.clone());
+        let keeper = match call.request.extensions().get::<Effects>() {
+            Some(effects) => Keeper::Effects(effects.clone()),
+            None => Keeper::Journal(self.journal.clone()),
+        };
+        let answering = self.inner.invoke(call);
         Box::pin(async move {
             let answer = answering.await?;
-            let kept = keep(&journal, function, key, target, answer).await;
-            drop(claim);
-            kept
+            let mut kept = keep(&keeper, function, key, target, answer).await?;
+            if let Keeper::Effects(_) = keeper {
+                // Nobody else runs for the key until whoever commits the effects has done so.
+                kept.extensions_mut().insert(Arc::new(claim));
+            }
+            Ok(kept)
         })
+    }
+}
+
+/// Where an answer is kept.
+enum Keeper {
+    Journal(Journal),
+    /// With all else that the invocation does.
+    Effects(Effects),
+}
+
+impl Keeper {
+    async fn keep(&self, answer: Answer) -> Result<(), StoreError> {
+        match self {
+            Self::Journal(journal) => {
+                let committed = journal.commit(Transaction {
+                    answers: vec![answer],
+                    ..Transaction::default()
+                });
+                committed.await.map(drop)
+            }
+            Self::Effects(effects) => effects.answer(answer),
+        }
     }
 }
 
 /// Stores an answer if it is final, and gives it on.
 async fn keep(
-    journal: &Journal,
+    keeper: &Keeper,
     function: FunctionId,
     key: String,
     target: String,
@@ -129,15 +159,12 @@ async fn keep(
     };
     stored.body = whole.into();
     let encoded = postcard::to_stdvec(&stored).unwrap_or_default();
-    let committed = journal.commit(Transaction {
-        answers: vec![Answer {
-            function: function.clone(),
-            key,
-            answer: encoded.into(),
-        }],
-        ..Transaction::default()
-    });
-    if let Err(error) = committed.await {
+    let answer = Answer {
+        function: function.clone(),
+        key,
+        answer: encoded.into(),
+    };
+    if let Err(error) = keeper.keep(answer).await {
         // The function has done its work: an error would have it done again.
         tracing::warn!(%function, %error, "an answer cannot be kept for its idempotency key");
     }

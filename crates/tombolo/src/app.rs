@@ -88,6 +88,12 @@ pub fn node_config(folder: &Path, files: &NodeFiles) -> Result<NodeConfig, Error
         tls.certificate = base.join(&tls.certificate);
         tls.key = base.join(&tls.key);
     }
+    let listeners = config.mqtt.listeners.iter_mut();
+    for tls in listeners.filter_map(|listener| listener.tls.as_mut()) {
+        tls.certificate = base.join(&tls.certificate);
+        tls.key = base.join(&tls.key);
+        tls.client_authorities = tls.client_authorities.take().map(|file| base.join(file));
+    }
     if let Some(store) = &files.store {
         config.store = folder.join(store);
     }

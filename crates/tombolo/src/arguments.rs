@@ -171,6 +171,9 @@ pub struct Up {
     /// The address to serve at; may be repeated [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Vec<SocketAddr>,
+    /// The address of the MQTT broker [default: 127.0.0.1:1883 when the app uses topics and node.toml names none]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub mqtt_listen: Option<SocketAddr>,
 }
 
 /// Arguments of `dev`.

@@ -1,6 +1,7 @@
 //! Runs an embedded node for the commands that serve: start, announce, serve until a signal, drain.
 
 use std::io::IsTerminal as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 use tombolo_api::{Address, Client, LogQuery};
 use tombolo_core::code::exit;
 use tombolo_core::{Code, Name};
-use tombolo_manifest::{LogFormat, Manifest, NodeConfig};
+use tombolo_manifest::{BrokerConfig, BrokerListener, BrokerRule, LogFormat, Manifest, NodeConfig};
 use tombolo_node::{
     AppSource, DeployError, LoadError, Node, NodeOptions, RunError, StartError, Stop,
 };
@@ -77,7 +78,43 @@ pub fn app_and_config(arguments: &Up, global: &Global) -> Result<(AppSource, Nod
     if !arguments.listen.is_empty() {
         config.http.listen.clone_from(&arguments.listen);
     }
+    listen_to_mqtt(&mut config.mqtt, arguments.mqtt_listen, &manifest);
     Ok((AppSource { folder, manifest }, config))
+}
+
+/// Where MQTT clients of a developer's machine expect a broker.
+const MQTT_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
+
+/// Has the broker listen where it was told to, or on this machine when the app uses MQTT and the config names no
+/// address. Where the config names neither users nor rules, everybody may do everything.
+fn listen_to_mqtt(config: &mut BrokerConfig, told: Option<SocketAddr>, manifest: &Manifest) {
+    let address = match told {
+        Some(address) => address,
+        None if config.listeners.is_empty() && uses_mqtt(manifest) => MQTT_DEFAULT,
+        None => return,
+    };
+    let is_open = config.users.is_empty() && config.rules.is_empty();
+    config.listeners = vec![BrokerListener {
+        address,
+        anonymous: config.users.is_empty(),
+        tls: None,
+    }];
+    if is_open {
+        config.rules.push(BrokerRule {
+            user: None,
+            topics: "#".to_owned(),
+            publish: true,
+            subscribe: true,
+        });
+    }
+}
+
+/// Whether the app's functions get messages of the node's own broker, or may publish to it.
+fn uses_mqtt(manifest: &Manifest) -> bool {
+    let mut triggers = manifest.triggers.mqtt.iter();
+    let mut functions = manifest.functions.values();
+    triggers.any(|trigger| trigger.broker.is_none())
+        || functions.any(|function| !function.grants.topics.is_empty())
 }
 
 /// Starts the log of the node itself, on stderr, where it comes out when the answer is dropped.
@@ -119,6 +156,14 @@ pub fn announce(node: &Node, config: &NodeConfig, apps: &[AppSource], output: &O
         .map(|address| format!("{scheme}://{address}"))
         .collect();
     output.say(format!("serving at {}", origins.join(" and ")));
+    for (address, listener) in node.mqtt_addrs().iter().zip(&config.mqtt.listeners) {
+        let scheme = if listener.tls.is_some() {
+            "mqtts"
+        } else {
+            "mqtt"
+        };
+        output.say(format!("broker at {scheme}://{address}"));
+    }
     for source in apps {
         for trigger in &source.manifest.triggers.http {
             output.progress(format!("  {}  {}", trigger.route, target(&trigger.target)));
@@ -278,6 +323,9 @@ pub fn start_error(error: &StartError, apps: &[AppSource]) -> Error {
         None => report,
     };
     match error.code() {
+        Code::AddressInUse if matches!(error, StartError::Mqtt(_)) => {
+            report.help("`--mqtt-listen 127.0.0.1:0` picks a free port")
+        }
         Code::AddressInUse => report.help("`--listen 127.0.0.1:0` picks a free port"),
         Code::StoreLocked => {
             report.help("stop the other process, or use a folder of its own with `--store DIR`")
@@ -319,7 +367,9 @@ pub fn deploy_error(error: &DeployError, manifest: Option<&Manifest>) -> Error {
         }
         DeployError::Routes(_) => report.place(format!("{} [[triggers.http]]", app::MANIFEST)),
         DeployError::Reserved(_) => report.place(format!("{} [app]", app::MANIFEST)),
-        DeployError::Mqtt => report.place(format!("{} [[triggers.mqtt]]", app::MANIFEST)),
+        DeployError::Topic(_) | DeployError::Mqtt => {
+            report.place(format!("{} [[triggers.mqtt]]", app::MANIFEST))
+        }
         DeployError::Consume(_) => report.place(format!("{} [[triggers.queue]]", app::MANIFEST)),
         DeployError::Folder { .. } | DeployError::Queues(_) | DeployError::Interrupted(_) => report,
     };

@@ -33,7 +33,7 @@ The manifest of an app, in TOML. An unknown key is an error. A first line `#:sch
 const NODE_CONFIG: &str = "\
 # Reference: `node.toml`
 
-The operator's config of one node, in TOML. Every key is optional, except both of `http.tls` when it is there. An
+The operator's config of one node, in TOML. Every key is optional, except those whose default is `required` in a table that is there. An
 unknown key is an error. A first line `#:schema …` with the path or URL of
 [node-config.schema.json](node-config.schema.json) gives completion in editors. Sizes, durations and names are written
 as in the [manifest](manifest.md).

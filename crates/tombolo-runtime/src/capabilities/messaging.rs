@@ -1,14 +1,14 @@
-//! `wasi:messaging` 0.2.0-draft, producer: a message to a topic that names a granted queue is an event in that queue.
+//! `wasi:messaging` 0.2.0-draft, producer: a message is an event in a granted queue, or goes to a granted topic of the node's broker.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tombolo_core::event::{Event, EventError};
-use tombolo_core::{Code, Failure};
+use tombolo_core::{Blame, Code, Failure, TopicQos};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 
-use crate::publishing::{Held, Publisher, TYPE_DEFAULT, now};
+use crate::publishing::{Author, Held, TYPE_DEFAULT, TopicTerms, now};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -29,8 +29,17 @@ mod bindings {
 
 use bindings::wasi::messaging::{producer, types};
 
-/// A connection to the app's queues, whatever its name: there is nothing else to connect to.
-pub struct Client;
+/// What a client is connected to: by the name `mqtt` to the node's broker, by any other to the app's queues.
+pub enum Client {
+    Broker,
+    Queues,
+}
+
+/// The name that a client connects to the broker with.
+const BROKER: &str = "mqtt";
+/// The metadata that say how a message goes to a topic.
+const QOS: &str = "mqtt-qos";
+const RETAIN: &str = "mqtt-retain";
 
 /// A message that the guest makes.
 #[derive(Default)]
@@ -79,9 +88,27 @@ impl Message {
         self.data.len() + content_type + metadata.sum::<usize>()
     }
 
+    /// Takes what the metadata say about the way to a topic.
+    fn topic_terms(&mut self) -> Result<TopicTerms, Failure> {
+        let mut terms = TopicTerms::default();
+        let bad = |key, wanted, value: &str| {
+            let detail = format!("the metadata `{key}` are {wanted}, not `{value}`");
+            Failure::new(Code::BadRequest, Blame::Caller, detail)
+        };
+        if let Some(value) = self.metadata.remove(QOS) {
+            let qos = TopicQos::of_number(&value);
+            terms.qos = qos.ok_or_else(|| bad(QOS, "0 to 2", &value))?;
+        }
+        if let Some(value) = self.metadata.remove(RETAIN) {
+            let retain = value.parse();
+            terms.retain = retain.map_err(|_| bad(RETAIN, "true or false", &value))?;
+        }
+        Ok(terms)
+    }
+
     /// The event that it becomes. Metadata that begin with `ce-` are attributes and have to be valid ones; of
     /// the others `type` and `subject` are too, and what can be an extension is one.
-    fn into_event(self, publisher: &Publisher) -> Result<Event, EventError> {
+    fn into_event(self, author: &Author) -> Result<Event, EventError> {
         let mut event = Event::new("", "", "");
         event.data = Some(self.data.into()).filter(|data: &Bytes| !data.is_empty());
         if let Some(content_type) = self.content_type {
@@ -108,13 +135,13 @@ impl Message {
             }
         }
         for (name, make) in [
-            ("id", Publisher::id as fn(&Publisher) -> String),
-            ("source", Publisher::source),
+            ("id", Author::id as fn(&Author) -> String),
+            ("source", Author::source),
             ("type", |_| TYPE_DEFAULT.to_owned()),
             ("time", |_| now()),
         ] {
             if !is_set(&event, name) {
-                event.set(name, make(publisher))?;
+                event.set(name, make(author))?;
             }
         }
         Ok(event)
@@ -157,8 +184,12 @@ impl State {
 impl types::Host for State {}
 
 impl types::HostClient for State {
-    fn connect(&mut self, _name: String) -> Answer<Resource<Client>> {
-        Ok(Ok(self.table.push(Client)?))
+    fn connect(&mut self, name: String) -> Answer<Resource<Client>> {
+        let client = match name.as_str() {
+            BROKER => Client::Broker,
+            _ => Client::Queues,
+        };
+        Ok(Ok(self.table.push(client)?))
     }
 
     fn disconnect(&mut self, client: Resource<Client>) -> Answer<()> {
@@ -256,21 +287,34 @@ impl producer::Host for State {
         topic: String,
         message: Resource<Message>,
     ) -> Answer<()> {
-        self.table.get(&client)?;
-        let message = self.table.delete(message)?;
-        let publisher = self.egress.publisher(&topic);
-        let sent = async {
-            let publisher = publisher?;
-            // The room is given back when the event is kept.
-            let mut message = message;
-            let _held = std::mem::take(&mut message.held);
-            let event = message.into_event(&publisher)?;
-            publisher
-                .publish(vec![event], tombolo_core::Terms::default())
-                .await
+        let to_broker = matches!(self.table.get(&client)?, Client::Broker);
+        let mut message = self.table.delete(message)?;
+        // The room is given back when the event is kept.
+        let _held = std::mem::take(&mut message.held);
+        let sent: Result<(), Failure> = match to_broker {
+            true => {
+                let publisher = self.egress.topic_publisher(&topic);
+                let sent = async {
+                    let publisher = publisher?;
+                    let terms = message.topic_terms()?;
+                    let event = message.into_event(&publisher.author)?;
+                    publisher.publish(event, terms).await
+                };
+                sent.await
+            }
+            false => {
+                let publisher = self.egress.publisher(&topic);
+                let sent = async {
+                    let publisher = publisher?;
+                    let event = message.into_event(&publisher.author)?;
+                    publisher
+                        .publish(vec![event], tombolo_core::Terms::default())
+                        .await
+                };
+                sent.await.map(drop)
+            }
         };
-        let sent: Result<_, Failure> = sent.await;
-        Ok(sent.map(drop).map_err(|failure| error(&failure)))
+        Ok(sent.map_err(|failure| error(&failure)))
     }
 }
 
@@ -293,7 +337,7 @@ mod tests {
 
     fn event(message: Message) -> Result<Event, EventError> {
         let publisher = Arc::new(Kept::default()).publisher("readings");
-        message.into_event(&publisher.ok().unwrap())
+        message.into_event(&publisher.ok().unwrap().author)
     }
 
     #[test]
@@ -337,6 +381,18 @@ mod tests {
         let extensions: Vec<_> = extensions.map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(extensions, [("colour", "red"), ("site", "harbour")]);
         event.check().unwrap();
+    }
+
+    #[test]
+    fn metadata_say_how_a_message_goes_to_a_topic() {
+        let terms = |metadata: &[(&str, &str)]| message("", metadata).topic_terms();
+        let qos = TopicQos::ExactlyOnce;
+        let expected = TopicTerms { qos, retain: true };
+        assert_eq!(terms(&[(QOS, "2"), (RETAIN, "true")]).unwrap(), expected);
+        assert_eq!(terms(&[("type", "x")]).unwrap(), TopicTerms::default());
+        for bad in [(QOS, "3"), (QOS, ""), (RETAIN, "1")] {
+            assert_eq!(terms(&[bad]).unwrap_err().code, Code::BadRequest);
+        }
     }
 
     #[test]

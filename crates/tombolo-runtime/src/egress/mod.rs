@@ -1,9 +1,10 @@
-//! What leaves a function by `wasi:http`: calls of other functions and events for queues stay in process, everything else goes through the policy.
+//! What leaves a function by `wasi:http`: calls of other functions and events for queues and topics stay in process, everything else goes through the policy.
 
 mod client;
 mod idle;
 mod policy;
 mod queue;
+mod topic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,9 +17,10 @@ use http::{HeaderName, Request};
 use http_body_util::{BodyExt as _, Full};
 use tombolo_core::invoke::HOPS_MAX;
 use tombolo_core::{
-    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, TraceContext,
-    header,
+    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, Origin,
+    TraceContext, header,
 };
+use tombolo_store::{Effects, Scope};
 use wasmtime::AsContextMut as _;
 use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource};
 use wasmtime_wasi_http::p3::{self, bindings::http::client as client_03};
@@ -32,7 +34,7 @@ pub(crate) use policy::{Refusal, special};
 
 use crate::function::Grants;
 use crate::output::InvocationLog;
-use crate::publishing::{Publisher, Publishing};
+use crate::publishing::{Publisher, Publishing, TopicPublisher};
 use crate::state::State;
 
 /// The domain under which functions are called by name.
@@ -47,6 +49,26 @@ pub(crate) struct Caller {
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
     pub(crate) client: Option<IpAddr>,
+    /// Where its changes wait for the commit with its event, if they do.
+    pub(crate) effects: Option<Effects>,
+}
+
+impl Caller {
+    /// What whatever it makes comes of.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            trace: Some(self.trace),
+            hops: self.hops.saturating_add(1),
+        }
+    }
+
+    /// For whom it uses stores.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            origin: self.origin(),
+            effects: self.effects.clone(),
+        }
+    }
 }
 
 /// The hooks of one instance.
@@ -111,6 +133,12 @@ impl WasiHttpHooks for Egress {
             let answer = queue::answer(self.publisher(name), self.publishing.room(), request);
             return Box::new(async move { Ok((answer.await, done())) });
         }
+        if host.as_deref() == Some(topic::HOST) {
+            let publisher = topic::topic(request.uri().path());
+            let publisher = publisher.and_then(|topic| self.topic_publisher(&topic));
+            let answer = topic::answer(publisher, self.publishing.room(), request);
+            return Box::new(async move { Ok((answer.await, done())) });
+        }
         let (client, grants) = (self.http.clone(), Arc::clone(&self.grants));
         let (function, log) = (self.caller.function.clone(), self.log.clone());
         Box::new(async move {
@@ -150,6 +178,12 @@ impl Egress {
         self.publishing.publisher(&self.caller, &self.grants, queue)
     }
 
+    /// Who publishes what leaves next to a topic.
+    pub(crate) fn topic_publisher(&self, topic: &str) -> Result<TopicPublisher, Failure> {
+        self.publishing
+            .topic_publisher(&self.caller, &self.grants, topic)
+    }
+
     /// What leaves next, leaves for the caller of one of these tasks.
     pub(crate) fn work_for(&mut self, tasks: &[GuestTaskId]) {
         if let Some(caller) = tasks.iter().find_map(|task| self.callers.get(task)) {
@@ -184,6 +218,7 @@ impl Egress {
                 request_id: caller.request_id,
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
+                nested: true,
                 client: caller.client,
             },
         };

@@ -12,7 +12,7 @@ use tombolo_core::{Blame, Code, Failure, Receipt, Terms};
 use wasmtime_wasi_http::WasiBody;
 
 use super::refusal;
-use crate::publishing::{Held, Publisher, Room, TYPE_DEFAULT, now};
+use crate::publishing::{Author, Held, Publisher, Room, TYPE_DEFAULT, now};
 
 /// The domain under which queues are published to by name.
 pub(super) const DOMAIN: &str = ".queue.tombolo.internal";
@@ -23,7 +23,12 @@ pub(super) async fn answer(
     room: Room,
     request: Request<WasiBody>,
 ) -> Response<WasiBody> {
-    match receive(publisher, &room, request).await {
+    respond(receive(publisher, &room, request).await)
+}
+
+/// The answer to a function that publishes.
+pub(super) fn respond(received: Result<Receipt, Failure>) -> Response<WasiBody> {
+    match received {
         Ok(receipt) => accepted(&receipt),
         Err(failure) => {
             let mut response = refusal(&failure);
@@ -58,7 +63,7 @@ async fn receive(
     let terms = terms(head.uri.query())?;
     let mut headers = head.headers;
     // A format that is not understood is refused before its body is read.
-    complete(&mut headers, &publisher)?;
+    complete(&mut headers, &publisher.author)?;
     let (body, held) = read(body, room).await?;
     let events = binding::parse(&headers, body, &Bounds::default())?;
     let receipt = publisher.publish(events, terms).await;
@@ -71,6 +76,10 @@ fn check(method: &Method, uri: &Uri) -> Result<(), Failure> {
         let detail = format!("a queue has the path `/` only, not `{}`", uri.path());
         return Err(Failure::new(Code::NotFound, Blame::Caller, detail));
     }
+    is_post(method)
+}
+
+pub(super) fn is_post(method: &Method) -> Result<(), Failure> {
     if method != Method::POST {
         let detail = "events are sent with POST";
         return Err(Failure::new(Code::MethodNotAllowed, Blame::Caller, detail));
@@ -82,7 +91,7 @@ const SPECVERSION_HEADER: HeaderName = HeaderName::from_static("ce-specversion")
 
 /// Makes an event in binary mode of what names no version of the specification: the attributes that it has in
 /// `ce-*` headers stay, the function says the rest.
-fn complete(headers: &mut HeaderMap, publisher: &Publisher) -> Result<(), EventError> {
+pub(super) fn complete(headers: &mut HeaderMap, author: &Author) -> Result<(), EventError> {
     match binding::mode(headers) {
         Ok(Mode::Structured | Mode::Batched) => return Ok(()),
         Ok(Mode::Binary) if headers.contains_key(SPECVERSION_HEADER) => return Ok(()),
@@ -91,8 +100,8 @@ fn complete(headers: &mut HeaderMap, publisher: &Publisher) -> Result<(), EventE
     }
     headers.insert(SPECVERSION_HEADER, HeaderValue::from_static(SPECVERSION));
     for (name, value) in [
-        ("ce-id", publisher.id()),
-        ("ce-source", publisher.source()),
+        ("ce-id", author.id()),
+        ("ce-source", author.source()),
         ("ce-type", TYPE_DEFAULT.to_owned()),
         ("ce-time", now()),
     ] {
@@ -106,7 +115,7 @@ fn complete(headers: &mut HeaderMap, publisher: &Publisher) -> Result<(), EventE
 }
 
 /// The whole body, which is never held beyond the bounds of a message and of the instance.
-async fn read(mut body: WasiBody, room: &Room) -> Result<(Bytes, Held), Failure> {
+pub(super) async fn read(mut body: WasiBody, room: &Room) -> Result<(Bytes, Held), Failure> {
     let bound = Bounds::default().message_bytes;
     let mut whole = BytesMut::new();
     let mut held = Held::default();

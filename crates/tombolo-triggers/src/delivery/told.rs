@@ -1,54 +1,45 @@
 //! What is told of each delivery where somebody watches: which events went to which function, and what became of them.
 
-use std::time::Instant;
-
-use tombolo_store::Delivery;
-
+use super::exchange::Taken;
 use super::lane::Lane;
 use super::verdict::Verdict;
 
-/// A delivery that will be told.
+/// A verdict in words, to be told once it is durable.
 pub(super) struct Told {
-    events: usize,
-    /// Of the first event.
-    kind: String,
-    source: String,
-    id: String,
-    attempt: u16,
-    begun: Instant,
+    verdict: &'static str,
+    cause: Option<String>,
 }
 
 impl Told {
-    /// A delivery that begins now; none where nobody watches.
-    pub(super) fn of(lane: &Lane, deliveries: &[Delivery]) -> Option<Self> {
-        let first = deliveries.first().filter(|_| lane.shared.config.log)?;
+    /// The words of a verdict; none where nobody watches.
+    pub(super) fn of(lane: &Lane, verdict: &Verdict) -> Option<Self> {
+        if !lane.shared.config.log {
+            return None;
+        }
+        let (verdict, cause) = verdict.words();
         Some(Self {
-            events: deliveries.len(),
-            kind: first.event.kind.clone(),
-            source: first.event.source.clone(),
-            id: first.event.id.clone(),
-            attempt: first.attempt,
-            begun: Instant::now(),
+            verdict,
+            cause: cause.map(str::to_owned),
         })
     }
 
-    /// Tells it, now that the function has answered.
-    pub(super) fn tell(&self, lane: &Lane, verdict: &Verdict) {
+    /// Tells what became of a delivery.
+    pub(super) fn tell(&self, lane: &Lane, taken: &Taken) {
         let consumer = &lane.consumer;
-        let (verdict, cause) = verdict.words();
+        let event = taken.events.first();
         tracing::info!(
             target: "delivery",
             trigger = consumer.trigger,
             queue = %consumer.queue,
-            r#type = self.kind.as_str(),
-            source = self.source.as_str(),
-            id = self.id.as_str(),
-            events = (self.events > 1).then_some(self.events),
+            r#type = event.map(|event| event.kind.as_str()),
+            source = event.map(|event| event.source.as_str()),
+            id = event.map(|event| event.id.as_str()),
+            events = (taken.events.len() > 1).then_some(taken.events.len()),
             function = %consumer.function,
-            attempt = self.attempt,
-            verdict,
-            cause,
-            ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            attempt = taken.attempt,
+            verdict = self.verdict,
+            cause = self.cause.as_deref(),
+            ms = u64::try_from(taken.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "delivery"
         );
     }

@@ -3,6 +3,7 @@
 //! | answer | meaning |
 //! | --- | --- |
 //! | 2xx | acknowledged; events in it are replies |
+//! | no place for the invocation | tried again; it was no attempt |
 //! | 404, 408, 409, 429, 5xx, no answer, an answer that breaks off | tried again, after `Retry-After` if it says so |
 //! | everything else | dead letters at once |
 //!
@@ -17,7 +18,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tombolo_core::event::{Bounds, Event, http as binding};
-use tombolo_core::{BodyError, Code, Failure};
+use tombolo_core::{BodyError, Code, Failure, Limit};
 
 use super::answer::{Answer, BODY_BYTES_MAX};
 use super::retry_after;
@@ -35,6 +36,8 @@ pub(super) enum Verdict {
     Partly(BTreeSet<usize>, Fault),
     /// They are to be tried again.
     Retry(Fault),
+    /// They were not tried, and are to be.
+    Later(Fault),
     /// They are dead letters.
     Dead(Fault),
 }
@@ -46,6 +49,7 @@ impl Verdict {
             Self::Done(_) => ("done", None),
             Self::Partly(_, fault) => ("partly done", Some(&fault.detail)),
             Self::Retry(fault) => ("failed", Some(&fault.detail)),
+            Self::Later(fault) => ("not tried", Some(&fault.detail)),
             Self::Dead(fault) => ("dead letter", Some(&fault.detail)),
         }
     }
@@ -60,6 +64,8 @@ pub(super) struct Fault {
     pub(super) detail: String,
     /// How long the function asks to be left alone.
     pub(super) after: Option<Duration>,
+    /// The function has not begun: there was no place for it, or no code yet.
+    pub(super) untried: bool,
 }
 
 /// What was delivered, as far as the answer's meaning depends on it.
@@ -77,6 +83,28 @@ impl Fault {
             code,
             detail: detail.into(),
             after: None,
+            untried: false,
+        }
+    }
+}
+
+impl Verdict {
+    /// What an invocation without an answer means.
+    pub(super) fn of_fault(fault: Fault) -> Self {
+        match fault.untried {
+            true => Self::Later(fault),
+            false => Self::Retry(fault),
+        }
+    }
+
+    /// What is wrong, if something is.
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Done(_) => None,
+            Self::Partly(_, fault)
+            | Self::Retry(fault)
+            | Self::Later(fault)
+            | Self::Dead(fault) => Some(fault),
         }
     }
 }
@@ -87,6 +115,7 @@ impl From<Failure> for Fault {
             code: Some(failure.code),
             detail: failure.detail,
             after: failure.retry_after,
+            untried: failure.limit == Some(Limit::Concurrency) || failure.code == Code::Compiling,
         }
     }
 }
@@ -110,6 +139,7 @@ pub(super) fn judge(answer: &Answer, asked: Asked<'_>, now: SystemTime) -> Verdi
         code: None,
         detail,
         after,
+        untried: false,
     };
     match answer.status {
         status if status.is_success() => match asked {
@@ -182,6 +212,7 @@ fn batch(answer: &Answer, events: &[Event], after: Option<Duration>) -> Verdict 
         code: None,
         detail: "the function listed the event as failed".into(),
         after,
+        untried: false,
     };
     Verdict::Partly(found, fault)
 }
@@ -232,6 +263,7 @@ mod tests {
             headers: map,
             body: Bytes::copy_from_slice(body.as_bytes()),
             cut: false,
+            extensions: http::Extensions::new(),
         }
     }
 
@@ -254,7 +286,7 @@ mod tests {
                             && !(200..300).contains(&status)
                             && !(500..600).contains(&status)
                     }
-                    Verdict::Partly(..) => false,
+                    Verdict::Partly(..) | Verdict::Later(_) => false,
                 };
                 assert!(right, "{status}");
             }

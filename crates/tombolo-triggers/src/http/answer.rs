@@ -159,6 +159,7 @@ impl Work<'_> {
                 request_id: self.request_id.to_owned(),
                 deadline: None,
                 hops: 0,
+                nested: false,
                 client: Some(self.connection.client),
             },
         });

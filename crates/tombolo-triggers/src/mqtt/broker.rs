@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tombolo_core::{Blame, Code, Failure, PublishTopic, TopicFuture, TopicPublication, TopicQos};
 
 use super::acl::Rule;
 use super::auth::{PasswordError, Users};
 use super::config::{MqttBounds, MqttConfig};
+use super::event;
 use super::handshake::{self, HANDSHAKE_MAX, Origin};
-use super::message::{Accept, Arrival, Message, Refusal};
+use super::message::{Accept, Arrival, Message, Qos, Refusal};
 use super::socket::Stream;
 use super::switch::{MqttFigures, Switch};
 use super::tls::{self, Tls, TlsError};
@@ -56,6 +58,19 @@ pub enum BrokerError {
     },
     #[error("cannot keep passwords")]
     Users(#[from] PasswordError),
+}
+
+impl BrokerError {
+    /// The code that the command line shows.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Listen { .. } => Code::AddressInUse,
+            Self::Tls { .. } => Code::Tls,
+            Self::Rule { .. } => Code::NodeConfig,
+            Self::Users(PasswordError::Random) => Code::HostError,
+            Self::Users(_) => Code::NodeConfig,
+        }
+    }
 }
 
 /// Why a function's message was not published.
@@ -151,12 +166,60 @@ impl BrokerHandle {
         Ok(self.0.publish(arrival).await?)
     }
 
+    async fn publish_event(&self, publication: TopicPublication) -> Result<(), PublishError> {
+        let (payload, properties) = event::into_message(publication.event, publication.trace);
+        let message = Message {
+            topic: publication.topic.into(),
+            payload,
+            qos: match publication.qos {
+                TopicQos::AtMostOnce => Qos::AtMostOnce,
+                TopicQos::AtLeastOnce => Qos::AtLeastOnce,
+                TopicQos::ExactlyOnce => Qos::ExactlyOnce,
+            },
+            retain: publication.retain,
+            expires: None,
+            properties,
+        };
+        self.publish(message).await
+    }
+
     /// What the broker counts.
     pub fn figures(&self) -> MqttFigures {
         MqttFigures {
             connections: self.0.connections.load(Ordering::Relaxed),
             connections_refused: self.0.connections_refused.load(Ordering::Relaxed),
             ..self.0.switch().figures()
+        }
+    }
+}
+
+impl PublishTopic for BrokerHandle {
+    fn publish_topic(&self, publication: TopicPublication) -> TopicFuture {
+        let handle = self.clone();
+        Box::pin(async move { Ok(handle.publish_event(publication).await?) })
+    }
+}
+
+/// When a function whose message found no room should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let (code, blame) = match &error {
+            PublishError::Topic(_) | PublishError::Reserved => (Code::BadRequest, Blame::Caller),
+            PublishError::TooLong { .. } => (Code::EventTooLong, Blame::Caller),
+            PublishError::Refused(Refusal::Invalid) => (Code::EventInvalid, Blame::Caller),
+            PublishError::Refused(Refusal::Full) => (Code::QueueFull, Blame::Host),
+            PublishError::Refused(Refusal::Failed) => (Code::PublishUnavailable, Blame::Host),
+        };
+        let detail = match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        let failure = Self::new(code, blame, detail);
+        match error {
+            PublishError::Refused(Refusal::Full) => failure.retry_after(RETRY_AFTER),
+            _ => failure,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `Broker` | bound addresses, then what runs |
 //! | `BrokerHandle` | what functions publish with |
 //! | `Accept` | the seam to the journal: decides about each message before its acknowledgement |
+//! | `Subscriptions` | the `Accept` of a node: the filters of its apps, and their functions' queues |
 //! | `Switch` | sessions, subscriptions and retained messages; a state machine without I/O behind one lock |
 //! | `Session` | what waits for one client and what it has not acknowledged |
 //! | `Connection` | the task of one client: packets in, answers and deliveries out |
@@ -19,12 +20,14 @@ mod broker;
 mod config;
 mod connection;
 mod encode;
+mod event;
 mod filters;
 mod handshake;
 mod inbound;
 mod message;
 mod session;
 mod socket;
+mod subscriptions;
 mod switch;
 mod tls;
 mod topic;
@@ -34,8 +37,10 @@ pub use acl::Rule;
 pub use auth::{PasswordError, PasswordHash, User};
 pub use broker::{Broker, BrokerError, BrokerHandle, PublishError};
 pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
+pub use event::TOPIC as TOPIC_ATTRIBUTE;
 pub use filters::Filters;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
+pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
 pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};

@@ -29,6 +29,7 @@ fn call(method: &str, path: &str, key: &str) -> Call {
             request_id: "r".into(),
             deadline: None,
             hops: 0,
+            nested: false,
             client: None,
         },
     }

@@ -67,6 +67,7 @@ async fn running(config: &NodeConfig) -> Result<Option<Client>, Error> {
 async fn start(folder: &Path, mut config: NodeConfig) -> Result<(Client, Running), Error> {
     let manifest = app::manifest(folder)?;
     config.http.listen.clear();
+    config.mqtt.listeners.clear();
     config.admin.listen.set_port(0);
     let store = config.store.clone();
     let source = AppSource {

@@ -41,6 +41,7 @@ impl Guest for Kitchen {
             "/call" => outgoing::call(request, out),
             "/loop" => outgoing::call_itself(request, out),
             "/publish" => outgoing::publish(request, out),
+            "/publish-topic" => outgoing::publish_topic(request, out),
             "/log" => surroundings::log(out),
             "/big-log" => surroundings::big_log(&request, out),
             "/env" => surroundings::env(out),

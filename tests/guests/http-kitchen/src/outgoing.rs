@@ -68,6 +68,17 @@ pub fn publish(request: IncomingRequest, out: ResponseOutparam) {
     forward(request, headers, &authority, &path, out);
 }
 
+/// Publishes the request's body to the MQTT topic `?topic=`, with the rest of its query, and answers what the
+/// broker does.
+pub fn publish_topic(request: IncomingRequest, out: ResponseOutparam) {
+    let topic = reply::query(&request, "topic").expect("the query has a topic");
+    let whole = request.path_with_query().unwrap_or_default();
+    let (_, query) = whole.split_once('?').unwrap_or_default();
+    let rest = query.split('&').filter(|pair| !pair.starts_with("topic="));
+    let path = format!("/{topic}?{}", rest.collect::<Vec<_>>().join("&"));
+    forward(request, Fields::new(), "mqtt.tombolo.internal", &path, out);
+}
+
 fn forward(
     request: IncomingRequest,
     headers: Fields,

@@ -1,4 +1,4 @@
-//! Sends with `wasi:messaging` 0.2.0-draft what it is sent: to the topic `?topic=`, with the rest of the query as metadata.
+//! Sends with `wasi:messaging` 0.2.0-draft what it is sent: to the topic `?topic=`, with the rest of the query as metadata, by the client `?client=`.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{IncomingRequest, ResponseOutparam};
@@ -22,6 +22,7 @@ impl Guest for Messaging {
             "/send" => send(&request),
             "/change" => change(&request),
             "/hoard" => hoard(&request),
+            "/" => pass_on(&request),
             _ => return reply::text(out, 404, "no such path"),
         };
         match done {
@@ -35,7 +36,8 @@ impl Guest for Messaging {
 }
 
 fn send(request: &IncomingRequest) -> Result<&'static str, Error> {
-    let client = Client::connect("default")?;
+    let client = reply::query(request, "client").unwrap_or_default();
+    let client = Client::connect(&client)?;
     let message = Message::new(&reply::body(request));
     for value in request.headers().get("content-type") {
         message.set_content_type(&String::from_utf8_lossy(&value));
@@ -46,12 +48,21 @@ fn send(request: &IncomingRequest) -> Result<&'static str, Error> {
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match key {
             "topic" => topic = value,
+            "client" => {}
             key => message.add_metadata(key, value),
         }
     }
     producer::send(&client, topic, message)?;
     client.disconnect()?;
     Ok("sent")
+}
+
+/// Sends the data of an event on to the MQTT topic that the environment names.
+fn pass_on(request: &IncomingRequest) -> Result<&'static str, Error> {
+    let topic = std::env::var("TOPIC").map_err(|error| Error::Other(error.to_string()))?;
+    let message = Message::new(&reply::body(request));
+    producer::send(&Client::connect("mqtt")?, &topic, message)?;
+    Ok("passed on")
 }
 
 /// Changes a message in every way, tells whether it then is what it was made, and sends it.

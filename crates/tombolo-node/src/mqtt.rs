@@ -1,0 +1,101 @@
+//! The node's MQTT broker: made from the config, told what apps subscribe to, read for the metrics.
+
+use std::sync::Arc;
+
+use tombolo_core::Publish;
+use tombolo_manifest::{BrokerConfig, BrokerListener, BrokerUser};
+use tombolo_telemetry::{BrokerReading, Telemetry};
+use tombolo_triggers::mqtt::{
+    Broker, BrokerError, BrokerHandle, MqttBounds, MqttConfig, MqttListener, MqttTls,
+    PasswordError, Rule, Subscriptions, User,
+};
+
+/// The broker, bound to its addresses, and what its messages trigger.
+pub(crate) fn broker(
+    config: &BrokerConfig,
+    publish: Arc<dyn Publish>,
+    telemetry: &Telemetry,
+) -> Result<(Broker, Subscriptions), BrokerError> {
+    let subscriptions = Subscriptions::new(publish)?;
+    let accept = Arc::new(subscriptions.clone());
+    let broker = Broker::bind(settings(config)?, accept)?;
+    let handle = broker.handle();
+    telemetry.read_broker(move || reading(&handle));
+    Ok((broker, subscriptions))
+}
+
+fn settings(config: &BrokerConfig) -> Result<MqttConfig, PasswordError> {
+    let rules = config.rules.iter().map(|rule| Rule {
+        user: rule.user.clone(),
+        publish: rule.publish,
+        subscribe: rule.subscribe,
+        topics: rule.topics.clone(),
+    });
+    let users = config.users.iter().map(user);
+    Ok(MqttConfig {
+        listeners: config.listeners.iter().map(listener).collect(),
+        users: users.collect::<Result<_, _>>()?,
+        rules: rules.collect(),
+        bounds: MqttBounds {
+            connections_max: whole(config.connections_max),
+            sessions_max: whole(config.sessions_max),
+            packet_bytes_max: config.packet_bytes_max,
+            queue_messages_max: whole(config.queue_messages_max),
+            queues_bytes_max: whole(config.queues_bytes_max),
+            retained_max: whole(config.retained_max),
+            retained_bytes_max: whole(config.retained_bytes_max),
+            session_expiry_max: config.session_expiry_max,
+            ..MqttBounds::default()
+        },
+    })
+}
+
+fn user(user: &BrokerUser) -> Result<User, PasswordError> {
+    Ok(User {
+        name: user.name.clone(),
+        password: user.password.as_str().parse()?,
+    })
+}
+
+fn listener(listener: &BrokerListener) -> MqttListener {
+    MqttListener {
+        address: listener.address,
+        anonymous: listener.anonymous,
+        tls: listener.tls.as_ref().map(|tls| MqttTls {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            client_authorities: tls.client_authorities.clone(),
+            client_certificate_required: tls.client_certificate_required,
+        }),
+    }
+}
+
+fn whole(bound: impl TryInto<usize>) -> usize {
+    bound.try_into().unwrap_or(usize::MAX)
+}
+
+fn reading(broker: &BrokerHandle) -> BrokerReading {
+    let figures = broker.figures();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    BrokerReading {
+        connections: count(figures.connections),
+        connections_refused: figures.connections_refused,
+        sessions: count(figures.sessions),
+        subscriptions: count(figures.subscriptions),
+        retained: count(figures.retained),
+        retained_bytes: count(figures.retained_bytes),
+        waiting_bytes: count(figures.queued_bytes),
+        accepted: figures.accepted,
+        refused: [
+            ("forbidden", figures.forbidden),
+            ("refused", figures.refused),
+        ],
+        sent: figures.delivered,
+        dropped: [
+            ("full", figures.dropped_full),
+            ("expired", figures.dropped_expired),
+            ("long", figures.dropped_long),
+        ],
+        unretained: figures.unretained,
+    }
+}
