@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod examples;
+mod fuzz;
 mod process;
 mod serving;
 mod setup;
@@ -35,6 +36,8 @@ enum Task {
     Setup,
     /// Check the rules of the house: sizes, first lines, arrows between crates, dependencies
     Tidy,
+    /// Run the fuzz targets, one or all of them
+    Fuzz(fuzz::Arguments),
     /// Measure, beside the peers that this machine has
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -56,6 +59,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Verify { phases } => verify::run(&phases)?,
         Task::Setup => setup::run()?,
         Task::Tidy => tidy::run()?,
+        Task::Fuzz(arguments) => fuzz::run(&arguments)?,
         Task::Bench(bench) => bench::run(bench)?,
     }
     Ok(ExitCode::SUCCESS)

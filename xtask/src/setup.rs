@@ -23,6 +23,8 @@ pub fn run() -> Result<()> {
         rust_target(target)?;
     }
     debian("python3", &["python3", "python3-venv"])?;
+    // Clocks that jump, in tests.
+    debian("faketime", &["faketime"])?;
     node()?;
     for folder in folders_with("package.json")? {
         node_packages(&root.join(folder))?;

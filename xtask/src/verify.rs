@@ -69,7 +69,7 @@ fn phase_line(name: &str, time: Duration, outcome: &Result<()>) -> String {
 /// The workspace, and the small workspaces beside it.
 fn format() -> Result<()> {
     let root = process::repository();
-    let beside = [".", "benches/control", "tests/guests"].map(|folder| root.join(folder));
+    let beside = [".", "benches/control", "fuzz", "tests/guests"].map(|folder| root.join(folder));
     let examples = examples::WORKSPACES.map(|folder| root.join("examples").join(folder));
     for folder in beside.into_iter().chain(examples) {
         process::run(cargo_in(&folder).args(["fmt", "--all", "--check"]))?;

@@ -3,6 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
+use tombolo_core::publish::{PRIORITY_DEFAULT, PRIORITY_LOWEST};
 
 use crate::{
     App, DroppedEvent, Function, FunctionSummary, Level, List, LogEntry, Node, Problem, Queue,
@@ -70,6 +71,34 @@ fn in_path(names: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+/// Parameters of a query, each with what it means and its schema.
+fn in_query<const N: usize>(parameters: [(&str, &str, Value); N]) -> impl Iterator<Item = Value> {
+    parameters.into_iter().map(|(name, what, schema)| {
+        json!({ "name": name, "in": "query", "description": what, "schema": schema })
+    })
+}
+
+/// When sent events are to be delivered, and before which others.
+fn terms() -> impl Iterator<Item = Value> {
+    in_query([
+        (
+            "delay",
+            "Deliver not before this time from now, such as `5s` or `1m 30s`; or `due`",
+            json!({ "type": "string" }),
+        ),
+        (
+            "due",
+            "Deliver not before this moment; or `delay`",
+            json!({ "type": "string", "format": "date-time" }),
+        ),
+        (
+            "priority",
+            "0 goes first",
+            json!({ "type": "integer", "minimum": 0, "maximum": PRIORITY_LOWEST, "default": PRIORITY_DEFAULT }),
+        ),
+    ])
+}
+
 fn get(id: &str, summary: &str, parameters: &[&str], content: Value) -> Value {
     json!({ "get": read(id, summary, &in_path(parameters), content) })
 }
@@ -91,7 +120,7 @@ fn queues(generator: &mut SchemaGenerator) -> Map<String, Value> {
     let queue = ["app", "queue"];
     let receipt = json_of::<Receipt>(generator);
     let mut page = in_path(&queue);
-    for (name, what, schema) in [
+    page.extend(in_query([
         (
             "from",
             "Events from this number on",
@@ -102,9 +131,7 @@ fn queues(generator: &mut SchemaGenerator) -> Map<String, Value> {
             "At most so many; a page ends early when it is long",
             json!({ "type": "integer", "minimum": 0, "default": 20, "maximum": 1000 }),
         ),
-    ] {
-        page.push(json!({ "name": name, "in": "query", "description": what, "schema": schema }));
-    }
+    ]));
     let summary = "Events of a queue, oldest first; nothing is taken";
     let listed = json_of::<List<QueuedEvent>>(generator);
     let events = json!({
@@ -176,11 +203,13 @@ fn queues(generator: &mut SchemaGenerator) -> Map<String, Value> {
 }
 
 fn send(id: &str, summary: &str, parameters: &[&str], receipt: &Value) -> Value {
+    let mut parameters = in_path(parameters);
+    parameters.extend(terms());
     json!({
         "operationId": id,
         "summary": summary,
         "description": "Binary, structured or batched mode of CloudEvents 1.0; answered when the events are as durable as the queue says.",
-        "parameters": in_path(parameters),
+        "parameters": parameters,
         "requestBody": { "content": { "*/*": {} } },
         "responses": {
             "202": { "description": "The events are kept", "content": receipt },
@@ -204,17 +233,35 @@ fn select(id: &str, summary: &str, generator: &mut SchemaGenerator) -> Value {
 
 fn logs(content: Value, level: &Value) -> Value {
     let text = json!({ "type": "string" });
-    let parameters: Vec<Value> = [
+    let parameters: Vec<Value> = in_query([
         ("app", "Entries of this app", text.clone()),
-        ("function", "Entries of functions of this name", text.clone()),
+        (
+            "function",
+            "Entries of functions of this name",
+            text.clone(),
+        ),
         ("level", "The least level", level.clone()),
-        ("grep", "A regular expression that the message matches", text),
-        ("since", "Entries from this moment on, in UTC with milliseconds", json!({ "type": "string", "format": "date-time" })),
-        ("tail", "At most so many of the newest entries that exist already", json!({ "type": "integer", "minimum": 0 })),
-        ("follow", "Go on with what is logged from now on", json!({ "type": "boolean", "default": false })),
-    ]
-    .into_iter()
-    .map(|(name, what, schema)| json!({ "name": name, "in": "query", "description": what, "schema": schema }))
+        (
+            "grep",
+            "A regular expression that the message matches",
+            text,
+        ),
+        (
+            "since",
+            "Entries from this moment on, in UTC with milliseconds",
+            json!({ "type": "string", "format": "date-time" }),
+        ),
+        (
+            "tail",
+            "At most so many of the newest entries that exist already",
+            json!({ "type": "integer", "minimum": 0 }),
+        ),
+        (
+            "follow",
+            "Go on with what is logged from now on",
+            json!({ "type": "boolean", "default": false }),
+        ),
+    ])
     .collect();
     json!({ "get": {
         "operationId": "logs",

@@ -37,6 +37,9 @@ pub struct Node {
     pub mqtt: Vec<SocketAddr>,
     #[schemars(with = "String")]
     pub admin: SocketAddr,
+    /// What was found damaged in the store since the node started, and what became of it.
+    #[serde(default)]
+    pub damages: Vec<String>,
 }
 
 /// A deployed app.

@@ -162,6 +162,9 @@ codes! {
     StoreFormat = 507, exit::FAILED, INTERNAL_SERVER_ERROR, "The store was written by another version",
         "The file `format` in the store's folder names a version of the format that this version of Tombolo does not read. Use the version that wrote it, or another folder.";
 
+    KeysFull = 508, exit::FAILED, INSUFFICIENT_STORAGE, "The app's key-value stores are full",
+        "The keys and values of all stores of an app have as many bytes together as `[keyvalue] app_bytes_max` in the node's config allows. Writes that make them larger are refused until some are deleted; reads and smaller values go on.";
+
     BuildFailed = 601, exit::FAILED, INTERNAL_SERVER_ERROR, "The build command failed",
         "The function's `build` command exited with an error; its own output is shown above as it came.";
     ToolMissing = 602, exit::FAILED, INTERNAL_SERVER_ERROR, "A tool that the build needs is missing",

@@ -10,6 +10,7 @@ pub mod invoke;
 pub mod name;
 pub mod publish;
 pub mod queue;
+pub mod terms;
 pub mod time;
 pub mod topic;
 pub mod trace;
@@ -22,6 +23,7 @@ pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, Inv
 pub use name::{FunctionId, Name};
 pub use publish::{Origin, Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};
+pub use terms::Terms;
 pub use time::Moment;
 pub use topic::{PublishTopic, TopicFuture, TopicPublication, TopicQos};
 pub use trace::TraceContext;

@@ -120,6 +120,14 @@ pub enum PublishError {
         /// The bound.
         bound_bytes: u64,
     },
+    /// It never will, as the event and the queue are.
+    #[error("the queue `{queue}` cannot take this: {detail}")]
+    Unfit {
+        /// The queue.
+        queue: QueueId,
+        /// Why.
+        detail: String,
+    },
     #[error("{0}")]
     TransactionTooLong(String),
     #[error("the disk of the store is full")]
@@ -134,6 +142,7 @@ impl From<PublishError> for Failure {
             PublishError::Unknown(_) => (Code::QueueMissing, Blame::Caller),
             PublishError::Full { .. } => (Code::QueueFull, Blame::Host),
             PublishError::TooLong { .. } => (Code::EventTooLong, Blame::Caller),
+            PublishError::Unfit { .. } => (Code::EventInvalid, Blame::Caller),
             PublishError::TransactionTooLong(_) => (Code::TransactionTooLong, Blame::Guest),
             PublishError::DiskFull => (Code::StoreFull, Blame::Host),
             PublishError::Unavailable(_) => (Code::PublishUnavailable, Blame::Host),

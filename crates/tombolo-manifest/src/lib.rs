@@ -24,7 +24,8 @@ pub use grant::{DirectoryGrant, Grants, SocketGrant};
 pub use http_grant::{HostPattern, HttpGrant, Scheme};
 pub use manifest::{App, Build, Function, Isolation, Limits, Manifest};
 pub use node::{
-    AdminConfig, HttpConfig, LogFormat, NodeConfig, RuntimeConfig, TelemetryConfig, Tier, TlsConfig,
+    AdminConfig, HttpConfig, KeyValueConfig, LogFormat, NodeConfig, RuntimeConfig, TelemetryConfig,
+    Tier, TlsConfig,
 };
 pub use queue::{AttributeName, Durability, Queue, Retention, WhenFull};
 pub use route::{Route, Segment};

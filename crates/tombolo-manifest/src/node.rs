@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub mqtt: BrokerConfig,
     /// How functions run.
     pub runtime: RuntimeConfig,
+    /// The key-value stores of apps.
+    pub keyvalue: KeyValueConfig,
     /// Traces and logs.
     pub telemetry: TelemetryConfig,
 }
@@ -52,6 +54,7 @@ impl Default for NodeConfig {
             admin: AdminConfig::default(),
             mqtt: BrokerConfig::default(),
             runtime: RuntimeConfig::default(),
+            keyvalue: KeyValueConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -245,6 +248,24 @@ impl Default for RuntimeConfig {
             memory_bytes_max: None,
             pooling: true,
             idle_after: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The key-value stores of apps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyValueConfig {
+    /// Most bytes of keys and values that the stores of one app have together; a write beyond them fails.
+    #[serde(with = "text::size")]
+    #[schemars(with = "SizeText", extend("x-minimum" = "1KiB", "x-maximum" = "65536GiB"))]
+    pub app_bytes_max: u64,
+}
+
+impl Default for KeyValueConfig {
+    fn default() -> Self {
+        Self {
+            app_bytes_max: 1 << 30,
         }
     }
 }

@@ -77,6 +77,13 @@ impl Control {
         response
     }
 
+    /// The node, with what was found damaged until now.
+    fn node(&self) -> Result<tombolo_api::Node, Refusal> {
+        let mut node = self.node.clone();
+        node.damages.extend(queues::damages(&self.journal)?);
+        Ok(node)
+    }
+
     async fn api(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let path = request.uri().path().to_owned();
         let Some(endpoint) = path::parse(&path) else {
@@ -88,7 +95,7 @@ impl Control {
         check_method(&endpoint, &request)?;
         let (apps, telemetry) = (&*self.apps, &self.telemetry);
         match endpoint {
-            Endpoint::Node => Ok(json(&self.node)),
+            Endpoint::Node => Ok(json(&self.node()?)),
             Endpoint::Apps => Ok(json(&List {
                 items: describe::apps(apps),
             })),

@@ -19,7 +19,7 @@ use tombolo_api::Address;
 use tombolo_core::header::{NODE, TIER};
 use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name, Publish};
 use tombolo_manifest::{NodeConfig, RuntimeConfig};
-use tombolo_runtime::{Runtime, RuntimeOptions};
+use tombolo_runtime::{CodeError, Runtime, RuntimeOptions};
 use tombolo_store::{Journal, KeyValue, Store};
 use tombolo_telemetry::{Telemetry, TelemetryOptions, TelemetryService};
 use tombolo_triggers::cron::Cron;
@@ -88,6 +88,9 @@ impl StartError {
         match self {
             Self::Store(error) => error.code(),
             Self::Telemetry(_) => Code::NodeConfig,
+            Self::Runtime(tombolo_runtime::StartError::Cache(CodeError::Key(_))) => {
+                Code::StoreDamaged
+            }
             Self::Runtime(_) | Self::Interrupted(_) => Code::HostError,
             Self::Http(error) => error.code(),
             Self::Mqtt(error) => error.code(),
@@ -226,7 +229,7 @@ impl Node {
         let broker = mqtt::broker(&config.mqtt, publish, retained, remote.handle(), &telemetry);
         let (mqtt, subscriptions) = broker.await?;
         runtime.connect_topics(Arc::new(mqtt.handle()));
-        let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry);
+        let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry, dev);
         let cron = Cron::new(journal.clone(), memory(&store, "cron"));
         let events = Events {
             journal,
@@ -320,7 +323,7 @@ impl Node {
         let cron_task = spawn(cron.run(stop_http.clone()));
         let resting = rest(handle.apps.clone());
         let resting = spawn(stop_http.clone().run_until_cancelled_owned(resting));
-        let serving = serve(http, stop_http.clone());
+        let serving = serve(http, stop_http.clone(), cut.clone());
         tokio::pin!(serving);
         tracing::info!(http = ?handle.http_addrs(), mqtt = ?handle.mqtt_addrs(), admin = %handle.admin_addr(), "node ready");
 
@@ -408,9 +411,21 @@ async fn cut_at(deadline: Instant, told: CancellationToken, cut: CancellationTok
 }
 
 /// Runs the HTTP listeners, which have threads of their own; without any, waits.
-async fn serve(http: Option<HttpService>, stop: CancellationToken) -> Result<(), RunError> {
+async fn serve(
+    http: Option<HttpService>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+) -> Result<(), RunError> {
     match http {
-        Some(service) => Ok(tokio::task::spawn_blocking(move || service.run(&stop)).await??),
+        Some(service) => {
+            // Threads do not end with whoever waits for them: they are told.
+            let forsaken = [stop.clone().drop_guard(), cut.drop_guard()];
+            let ended = tokio::task::spawn_blocking(move || service.run(&stop)).await;
+            for guard in forsaken {
+                guard.disarm();
+            }
+            Ok(ended??)
+        }
         None => {
             stop.cancelled().await;
             Ok(())
@@ -442,6 +457,7 @@ fn code_key(store: &Path) -> PathBuf {
 /// Opens the store and starts the runtime, both of which block.
 async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runtime), StartError> {
     let folder = config.store.clone();
+    let app_bytes_max = config.keyvalue.app_bytes_max;
     let RuntimeConfig {
         concurrency,
         waiting,
@@ -463,6 +479,8 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
     let telemetry = telemetry.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open(&folder)?;
+        // A store that was just opened is not closed.
+        let _ = store.bound_keys(app_bytes_max);
         let runtime = Runtime::start(&options, store.clone(), telemetry)?;
         Ok::<_, StartError>((store, runtime))
     });
@@ -479,6 +497,7 @@ fn deliveries(
     dispatcher: &Arc<Idempotent>,
     runtime: &Runtime,
     telemetry: &Telemetry,
+    dev: bool,
 ) -> Deliveries {
     let mut headers = HeaderMap::new();
     for (name, value) in [
@@ -492,6 +511,7 @@ fn deliveries(
         concurrency: DELIVERIES_MAX.min(usize::try_from(config.runtime.concurrency).unwrap_or(1)),
         drain_timeout: config.http.drain_timeout,
         headers,
+        log: dev,
     };
     Deliveries::new(
         journal.clone(),
@@ -578,8 +598,9 @@ fn control(
     token: Token,
     dev: bool,
 ) -> Arc<Control> {
+    let damages = store.damages().iter().map(ToString::to_string);
     Arc::new(Control {
-        node: describe(config, handle, dev),
+        node: describe(config, handle, damages.collect(), dev),
         token,
         apps: handle.apps.clone(),
         invoke: handle.dispatcher.clone(),
@@ -591,7 +612,12 @@ fn control(
     })
 }
 
-fn describe(config: &NodeConfig, handle: &NodeHandle, dev: bool) -> tombolo_api::Node {
+fn describe(
+    config: &NodeConfig,
+    handle: &NodeHandle,
+    damages: Vec<String>,
+    dev: bool,
+) -> tombolo_api::Node {
     tombolo_api::Node {
         name: config.name.clone(),
         tier: config.tier.to_string(),
@@ -602,5 +628,6 @@ fn describe(config: &NodeConfig, handle: &NodeHandle, dev: bool) -> tombolo_api:
         http: handle.http_addrs().to_vec(),
         mqtt: handle.mqtt_addrs().to_vec(),
         admin: handle.admin_addr(),
+        damages,
     }
 }

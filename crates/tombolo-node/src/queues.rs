@@ -173,6 +173,20 @@ fn describe(apps: &Apps, found: &QueueFigures) -> Queue {
     }
 }
 
+/// What is damaged of what queues remember.
+pub(crate) fn damages(journal: &Journal) -> Result<Vec<String>, Refusal> {
+    let queues = journal.queues().map_err(|error| failed(&error))?;
+    let damaged = queues.iter().filter(|one| one.remembered.damages > 0);
+    let tell = |one: &QueueFigures| {
+        let (files, queue) = (one.remembered.damages, &one.queue);
+        format!(
+            "{files} files of ids that the queue `{queue}` remembers are damaged; duplicates of what they held are \
+             accepted again"
+        )
+    };
+    Ok(damaged.map(tell).collect())
+}
+
 /// What metrics tell of every queue; nothing once the store is closed.
 pub(crate) fn readings(journal: &Journal) -> Vec<QueueReading> {
     let queues = journal.queues().unwrap_or_default().into_iter();

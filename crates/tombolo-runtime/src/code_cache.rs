@@ -44,6 +44,9 @@ pub enum CodeError {
         #[source]
         source: io::Error,
     },
+    /// The file of the key is not one.
+    #[error("the key of compiled code `{}` is not 32 bytes long", .0.display())]
+    Key(PathBuf),
     /// The component's own file is gone or is not what it was.
     #[error("the stored component {0} is missing or damaged")]
     Source(Digest),
@@ -59,12 +62,9 @@ impl CodeCache {
     pub(crate) fn open(folder: &Path, key_path: &Path) -> Result<Self, CodeError> {
         fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
         let key = match fs::read(key_path) {
-            Ok(bytes) => <[u8; 32]>::try_from(bytes).map_err(|_| {
-                io_error(
-                    key_path,
-                    io::Error::new(io::ErrorKind::InvalidData, "the key is not 32 bytes long"),
-                )
-            })?,
+            Ok(bytes) => {
+                <[u8; 32]>::try_from(bytes).map_err(|_| CodeError::Key(key_path.into()))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(key_path)?,
             Err(source) => return Err(io_error(key_path, source)),
         };

@@ -63,7 +63,7 @@ impl LoadError {
             Self::ImportUnknown { .. } | Self::Link(_) => Code::ImportUnknown,
             Self::ImportNotGranted { .. } => Code::ImportNotGranted,
             Self::IsolationUnsupported(_) => Code::IsolationUnsupported,
-            Self::Code(CodeError::Io { .. } | CodeError::Source(_)) => Code::Io,
+            Self::Code(CodeError::Io { .. } | CodeError::Source(_) | CodeError::Key(_)) => Code::Io,
             Self::Code(CodeError::Compile(_)) => Code::CompileFailed,
             Self::Engine(_) => Code::HostError,
         }

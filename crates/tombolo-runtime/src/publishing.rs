@@ -9,10 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tombolo_core::event::{Bounds, Event};
-use tombolo_core::publish::PRIORITY_DEFAULT;
 use tombolo_core::{
     Blame, Code, Failure, FunctionId, Name, Origin, Publication, Publish, PublishTopic, QueueId,
-    Receipt, TraceContext,
+    Receipt, Terms, TraceContext,
 };
 
 use crate::egress::Caller;
@@ -108,22 +107,6 @@ impl Room {
             None => held.0 = Some(permit),
         }
         Ok(())
-    }
-}
-
-/// When events are to be delivered, and before which others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
-    pub(crate) due_wall_ms: Option<u64>,
-    pub(crate) priority: u8,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            due_wall_ms: None,
-            priority: PRIORITY_DEFAULT,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one module that sees the storage engine (redb): snapshots, transactions, checkpoints, checksums of values, and the engine's errors and panics as ours.
 
+use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,6 +23,8 @@ const KEY_VALUE: Pairs = TableDefinition::new("key_value");
 const ANSWERS: Pairs = TableDefinition::new("answers");
 /// When they were stored, with their keys; and their lengths.
 const ANSWERS_BY_AGE: Pairs = TableDefinition::new("answers_by_age");
+/// Bytes of keys and values that each app has.
+const USED: TableDefinition<'static, &'static [u8], u64> = TableDefinition::new("used");
 /// What the last checkpoint knew, under the one key [`CHECKPOINT_KEY`].
 const CHECKPOINT: Pairs = TableDefinition::new("checkpoint");
 const CHECKPOINT_KEY: &[u8] = b"checkpoint";
@@ -48,6 +51,8 @@ pub(crate) struct Engine {
     database: Database,
     /// Bytes of all answers.
     answers_bytes: AtomicU64,
+    /// Bytes of keys and values that each app may have.
+    app_bytes_max: AtomicU64,
 }
 
 /// The state of one commit.
@@ -61,6 +66,10 @@ type PairsTable<'transaction> = Table<'transaction, &'static [u8], &'static [u8]
 pub(crate) struct Transaction<'transaction> {
     transaction: &'transaction WriteTransaction,
     table: PairsTable<'transaction>,
+    used_before: Table<'transaction, &'static [u8], u64>,
+    /// Bytes of the apps whose keys the transaction has changed.
+    used: HashMap<Vec<u8>, u64>,
+    app_bytes_max: u64,
     answers: Option<Answers<'transaction>>,
     answers_bytes: u64,
     /// Bytes that the transaction may make the file grow by, roughly.
@@ -147,6 +156,7 @@ impl Engine {
         let engine = Self {
             database,
             answers_bytes: AtomicU64::new(0),
+            app_bytes_max: AtomicU64::new(u64::MAX),
         };
         if new {
             // A transaction makes the tables, so that every snapshot finds them.
@@ -197,17 +207,26 @@ impl Engine {
             let mut open = Transaction {
                 transaction: &transaction,
                 table: transaction.open_table(KEY_VALUE).map_err(failed)?,
+                used_before: transaction.open_table(USED).map_err(failed)?,
+                used: HashMap::new(),
+                app_bytes_max: self.app_bytes_max.load(Ordering::Relaxed),
                 answers: None,
                 answers_bytes: self.answers_bytes.load(Ordering::Relaxed),
                 dirty_bytes: 0,
             };
             let done = changes(&mut open)?;
+            open.keep_used()?;
             let (dirty_bytes, answers_bytes) = (open.dirty_bytes, open.answers_bytes);
             drop(open);
             transaction.commit().map_err(failed)?;
             self.answers_bytes.store(answers_bytes, Ordering::Relaxed);
             Ok((done, dirty_bytes))
         })
+    }
+
+    /// Bounds the bytes of keys and values of each app, from the next write on.
+    pub(crate) fn bound_apps(&self, bytes_max: u64) {
+        self.app_bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Makes all that was committed durable, together with what the store wants to know of this
@@ -218,6 +237,7 @@ impl Engine {
             for table in [KEY_VALUE, ANSWERS, ANSWERS_BY_AGE] {
                 drop(transaction.open_table(table).map_err(failed)?);
             }
+            drop(transaction.open_table(USED).map_err(failed)?);
             let mut table = transaction.open_table(CHECKPOINT).map_err(failed)?;
             let sealed = [known, &checksum(CHECKPOINT_KEY, known)].concat();
             table
@@ -297,12 +317,80 @@ impl Transaction<'_> {
 
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.dirty_bytes += DIRTY_BYTES + value.len() as u64;
-        put(&mut self.table, key, &[value])
+        let before = self.entry_bytes(key)?;
+        put(&mut self.table, key, &[value])?;
+        let used = self.used(key)?;
+        *used = used.saturating_sub(before) + entry_bytes(key, value);
+        Ok(())
     }
 
     pub(crate) fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
         self.dirty_bytes += DIRTY_BYTES;
-        self.table.remove(key).map(drop).map_err(failed)
+        let before = self.entry_bytes(key)?;
+        self.table.remove(key).map(drop).map_err(failed)?;
+        let used = self.used(key)?;
+        *used = used.saturating_sub(before);
+        Ok(())
+    }
+
+    /// Whether every app may have what these writes leave. An app that has too much already may
+    /// write what makes it smaller.
+    pub(crate) fn check_room(
+        &mut self,
+        writes: &[(Vec<u8>, Option<Bytes>)],
+    ) -> Result<(), StoreError> {
+        let mut entries: HashMap<&[u8], (u64, u64)> = HashMap::new();
+        for (key, value) in writes {
+            let after = value.as_ref().map_or(0, |value| entry_bytes(key, value));
+            match entries.get_mut(key.as_slice()) {
+                Some((_, last)) => *last = after,
+                None => {
+                    entries.insert(key, (self.entry_bytes(key)?, after));
+                }
+            }
+        }
+        let mut apps: HashMap<&[u8], (u64, u64)> = HashMap::new();
+        for (key, (before, after)) in entries {
+            let app = apps.entry(app_of(key)).or_default();
+            *app = (app.0 + before, app.1 + after);
+        }
+        for (app, (before, after)) in apps {
+            let used = self.used(app)?.saturating_sub(before) + after;
+            if after > before && used > self.app_bytes_max {
+                return Err(StoreError::KeysFull {
+                    app: String::from_utf8_lossy(app).into_owned(),
+                    bytes_max: self.app_bytes_max,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that a key and its value take; none without a value.
+    fn entry_bytes(&self, key: &[u8]) -> Result<u64, StoreError> {
+        let stored = self.table.get(key).map_err(failed)?;
+        let value = stored.map(|stored| stored.value().len().saturating_sub(CHECKSUM_BYTES));
+        Ok(value.map_or(0, |value| (key.len() + value) as u64))
+    }
+
+    /// Bytes of the app of a key, as the transaction leaves them.
+    fn used(&mut self, key: &[u8]) -> Result<&mut u64, StoreError> {
+        let app = app_of(key);
+        if !self.used.contains_key(app) {
+            let before = self.used_before.get(app).map_err(failed)?;
+            let before = before.map_or(0, |before| before.value());
+            self.used.insert(app.to_vec(), before);
+        }
+        Ok(self.used.entry(app.to_vec()).or_default())
+    }
+
+    /// Keeps the bytes of the apps that have changed.
+    fn keep_used(&mut self) -> Result<(), StoreError> {
+        for (app, bytes) in self.used.drain() {
+            let kept = self.used_before.insert(app.as_slice(), bytes);
+            kept.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Stores an answer, and drops those that are too old or too many.
@@ -366,6 +454,15 @@ impl Answers<'_> {
             && lived_ms.saturating_sub(u64::from_be_bytes(*stored)) < ANSWER_AGE_MS;
         Ok((!fits).then(|| key.to_vec()))
     }
+}
+
+/// The app whose key this is: what stands before the first NUL.
+fn app_of(key: &[u8]) -> &[u8] {
+    key.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn entry_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
 }
 
 fn answer_length(bytes: &[u8]) -> u64 {

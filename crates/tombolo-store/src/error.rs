@@ -103,6 +103,14 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the disk of the store is full")]
     Full,
+    /// The key-value stores of the app have as much as they may.
+    #[error("the key-value stores of `{app}` are full: they may have {bytes_max} bytes together")]
+    KeysFull {
+        /// The app.
+        app: String,
+        /// The bound.
+        bytes_max: u64,
+    },
     /// A record or a page does not pass its checks; nothing of it was returned.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -182,6 +190,7 @@ impl StoreError {
             Self::Stale | Self::Conflict { .. } | Self::Ended => Code::Conflict,
             Self::Closed => Code::Draining,
             Self::Full => Code::StoreFull,
+            Self::KeysFull { .. } => Code::KeysFull,
             Self::Damaged(_) => Code::StoreDamaged,
             Self::Engine(_) => Code::HostError,
         }

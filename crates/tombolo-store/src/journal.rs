@@ -28,9 +28,8 @@ use crate::{StoreError, WRITE_BYTES_MAX};
 
 /// When a publisher whose queue is full should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Scheduled events are looked at this often at least.
-const LOOK_MS: u64 = 60_000;
+/// How often an event that is due by the clock of the wall is looked at, in milliseconds.
+const WALL_LOOK_MS: u64 = 10_000;
 
 /// The queues of all apps. Cheap to clone.
 #[derive(Clone)]
@@ -231,7 +230,7 @@ impl Journal {
                 let lived = wakeup.lived_ms.map(|at| at.saturating_sub(now.lived_ms));
                 let wall = wakeup.wall_ms.map(|at| at.saturating_sub(now.wall_ms));
                 // The wall clock may jump, or the machine sleep, while the caller waits.
-                let wall = wall.map(|ms| ms.min(LOOK_MS));
+                let wall = wall.map(|ms| ms.min(WALL_LOOK_MS));
                 let after = lived.into_iter().chain(wall).min();
                 return Ok(Taken::Nothing {
                     // At least a millisecond, so that nobody spins.
@@ -366,9 +365,10 @@ pub(crate) fn publish_error(error: StoreError) -> PublishError {
         } => PublishError::TooLong {
             bound_bytes: bytes_max,
         },
-        StoreError::Unfit { queue, source } => {
-            PublishError::Unavailable(format!("the queue `{queue}` cannot take this: {source}"))
-        }
+        StoreError::Unfit { queue, source } => PublishError::Unfit {
+            queue,
+            detail: source.to_string(),
+        },
         StoreError::Full => PublishError::DiskFull,
         error => PublishError::Unavailable(error.to_string()),
     }

@@ -13,10 +13,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::{fmt, io};
 
 use tombolo_core::Moment;
 
@@ -99,6 +99,20 @@ pub enum Damage {
         /// Positions in the log.
         range: Range<u64>,
     },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Torn { range } | Self::Lost { range }) = self;
+        let (first, bytes) = (range.start, range.end.saturating_sub(range.start));
+        let what = match self {
+            Self::Torn { .. } => {
+                "were not whole and were cut off; nobody had been told that they were written"
+            }
+            Self::Lost { .. } => "cannot be read any more and are left out; what they held is lost",
+        };
+        write!(formatter, "{bytes} bytes of the log from {first} on {what}")
+    }
 }
 
 /// Why a group was not written.

@@ -282,4 +282,17 @@ mod tests {
         }
         assert_eq!(reason_of(9), None);
     }
+
+    proptest::proptest! {
+        /// What passes the checks of a record was written by this program, or by somebody who can make
+        /// checksums too.
+        #[test]
+        fn any_body_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            let found: Vec<_> = read(0, &bytes).collect();
+            proptest::prop_assert!(found.len() <= bytes.len());
+            let refused = found.iter().filter(|one| one.is_err()).count();
+            // Nothing is read behind what cannot be understood.
+            proptest::prop_assert!(refused <= 1);
+        }
+    }
 }

@@ -192,6 +192,16 @@ impl Store {
         KeyValue::new(Arc::clone(&self.shared), app, store)
     }
 
+    /// Bounds the bytes of keys and values that each app may have, from the next write on. Beyond
+    /// it, writes that make an app larger are refused ([`StoreError::KeysFull`]).
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn bound_keys(&self, app_bytes_max: u64) -> Result<(), StoreError> {
+        self.shared.open()?.engine.bound_apps(app_bytes_max);
+        Ok(())
+    }
+
     /// The queues of all apps.
     pub fn journal(&self) -> Journal {
         Journal::new(Arc::clone(&self.shared))

@@ -305,3 +305,49 @@ fn a_new_folder_is_its_users_alone() {
     let mode = folder.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
+
+#[tokio::test]
+async fn an_app_has_no_more_bytes_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, things) = open(folder.path());
+    store.bound_keys(200).unwrap();
+    let other = store.key_value(&name("other"), &name("things"));
+    let value = "v".repeat(100);
+    let full = |result: Result<(), StoreError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, StoreError::KeysFull { app, .. } if app == "app"));
+        assert_eq!(error.code(), Code::KeysFull);
+    };
+    things.write(vec![set("a", &value)]).await.unwrap();
+    full(things.write(vec![set("b", &value)]).await);
+    // Several writes of one key count as the last of them.
+    things
+        .write(vec![
+            set("a", "1"),
+            set("b", &value),
+            delete("a"),
+            set("a", "1"),
+        ])
+        .await
+        .unwrap();
+    full(
+        things
+            .write(vec![set("b", ""), set("c", &value), set("b", &value)])
+            .await,
+    );
+    let swapped = things.swap("c", None, Bytes::from(value.clone())).await;
+    full(swapped.map(drop));
+    other.write(vec![set("a", &value)]).await.unwrap();
+    assert!(!things.exists("c").unwrap());
+    store.close().await;
+
+    let (store, things) = open(folder.path());
+    store.bound_keys(50).unwrap();
+    // Too much already: only what makes it smaller.
+    full(things.write(vec![set("d", "1")]).await);
+    things.write(vec![set("b", "short")]).await.unwrap();
+    things.write(vec![set("d", "1")]).await.unwrap();
+    assert!(things.increment("n", 1).await.is_err());
+    things.write(vec![delete("b"), delete("d")]).await.unwrap();
+    assert_eq!(things.increment("n", 1).await.unwrap(), 1);
+}

@@ -129,7 +129,14 @@ fn levels(verbosity: i8) -> Targets {
         3 => (LevelFilter::TRACE, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
+    // What the config or the command asked for is shown.
+    let asked = match verbosity {
+        ..0 => LevelFilter::OFF,
+        _ => LevelFilter::INFO,
+    };
     Targets::new()
         .with_default(theirs)
         .with_target("tombolo", ours)
+        .with_target("access", asked)
+        .with_target("delivery", asked)
 }

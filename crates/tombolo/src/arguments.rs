@@ -105,6 +105,8 @@ pub enum Command {
     Check(Check),
     /// Show what functions and the node log
     Logs(Logs),
+    /// Show what functions and queues do at this moment
+    Top(Top),
     /// List what the node has
     Get(Get),
     /// Show everything about one thing
@@ -317,6 +319,22 @@ pub struct Logs {
     pub files: NodeFiles,
 }
 
+/// Arguments of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// How often the figures are taken
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Show them so many times [default: until q or Ctrl-C]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+    /// Show them one time
+    #[arg(long, conflicts_with = "count")]
+    pub once: bool,
+    #[command(flatten)]
+    pub files: NodeFiles,
+}
+
 /// Arguments of `get`.
 #[derive(Args, Debug)]
 pub struct Get {
@@ -390,6 +408,16 @@ pub enum Shell {
 
 fn duration(text: &str) -> Result<Duration, String> {
     tombolo_manifest::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// The shortest interval that does not make the figures themselves the node's work.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if interval < INTERVAL_MIN => Err("the shortest interval is 100ms".into()),
+        interval => Ok(interval),
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -14,6 +14,7 @@ mod new;
 mod queue;
 mod run;
 mod serve;
+mod top;
 mod up;
 
 use tombolo_core::code::exit;
@@ -35,10 +36,11 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<u8, Error> {
         Command::Invoke(invoke) => return invoke::run(invoke, global, output).await,
         Command::Check(check) => return check::run(check, global, output).await,
         Command::Logs(logs) => logs::run(logs, global, output).await?,
+        Command::Top(top) => top::run(&top, global, output).await?,
         Command::Get(get) => get::run(&get, global, output).await?,
         Command::Describe(describe) => describe::run(&describe, global, output).await?,
         Command::Queue(queue) => queue::run(&queue.command, global, output).await?,
-        Command::Doctor(doctor) => return doctor::run(&doctor, global, output),
+        Command::Doctor(doctor) => return doctor::run(&doctor, global, output).await,
         Command::Explain(explain) => explain::run(explain.code, output)?,
         Command::Completions(completions) => completions::run(&completions)?,
     }

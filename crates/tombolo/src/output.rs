@@ -101,8 +101,8 @@ impl Output {
         match self.format {
             Format::Json | Format::Yaml => self.structure(&Items { items }),
             Format::Name => write(&lines(items.iter().map(Row::name))),
-            Format::Table => write(&table(items, T::COLUMNS.len())),
-            Format::Wide => write(&table(items, T::COLUMNS.len() + T::WIDE.len())),
+            Format::Table => write(&table(items, false)),
+            Format::Wide => write(&table(items, true)),
         }
     }
 
@@ -173,14 +173,19 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
         .collect()
 }
 
-fn table<T: Row>(items: &[T], columns: usize) -> String {
+/// Things below one another, with all columns or without the wide ones.
+pub fn table<'r, T: Row + 'r>(items: impl IntoIterator<Item = &'r T>, wide: bool) -> String {
+    let columns = match wide {
+        true => T::COLUMNS.len() + T::WIDE.len(),
+        false => T::COLUMNS.len(),
+    };
     let head = T::COLUMNS
         .iter()
         .chain(T::WIDE)
         .map(ToString::to_string)
         .collect();
     let rows: Vec<Vec<String>> = std::iter::once(head)
-        .chain(items.iter().map(Row::cells))
+        .chain(items.into_iter().map(Row::cells))
         .map(|mut cells: Vec<String>| {
             cells.truncate(columns);
             cells
@@ -223,9 +228,9 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_wide_shows_more() {
         let fruits = [Fruit("plum", "sweet"), Fruit("lemon", "sour")];
-        assert_eq!(table(&fruits, 1), "NAME\nplum\nlemon\n");
+        assert_eq!(table(&fruits, false), "NAME\nplum\nlemon\n");
         assert_eq!(
-            table(&fruits, 2),
+            table(&fruits, true),
             "NAME   TASTE\nplum   sweet\nlemon  sour\n"
         );
     }

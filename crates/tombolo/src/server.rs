@@ -331,6 +331,16 @@ pub fn start_error(error: &StartError, apps: &[AppSource]) -> Error {
         Code::StoreLocked => {
             report.help("stop the other process, or use a folder of its own with `--store DIR`")
         }
+        Code::StoreDamaged if matches!(error, StartError::Runtime(_)) => {
+            report.help("remove the file: a new key is made, and code is compiled again")
+        }
+        Code::StoreDamaged => report.help(
+            "restore the folder from a copy, or move it away to start with an empty store; `--store DIR` names another",
+        ),
+        Code::StoreFormat => report.help(
+            "use the version that wrote it; where `format` itself was damaged, restore the folder from a copy",
+        ),
+        Code::Io => report.help("see that the folder can be written to, or name another with `--store DIR`"),
         _ => report,
     }
 }

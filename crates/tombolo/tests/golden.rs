@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "new",
     "build",
     "dev",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 15] = [
     "invoke",
     "check",
     "logs",
+    "top",
     "get",
     "describe",
     "queue",

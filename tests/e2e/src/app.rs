@@ -1,12 +1,12 @@
 //! An app in a folder of its own, as a developer has one.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::{Output, Server, command, guest, run_with};
+use crate::{Api, Output, Server, command, guest, run_with};
 
 /// A folder with a `tombolo.toml`; removed when dropped.
 pub struct App {
@@ -42,6 +42,24 @@ impl App {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The same app with more lines in its manifest.
+    pub fn with(self, lines: &str) -> Result<Self> {
+        let manifest = self.folder().join("tombolo.toml");
+        let text = std::fs::read_to_string(&manifest)?;
+        std::fs::write(manifest, text + lines)?;
+        Ok(self)
+    }
+
+    /// The store of the node that runs in the folder, unless it was told another.
+    pub fn store(&self) -> PathBuf {
+        self.folder().join(".tombolo")
+    }
+
+    /// The control API of that node.
+    pub fn api(&self) -> Result<Api> {
+        Api::of(&self.store())
     }
 
     /// `tombolo up` in the folder, on a port of its own.

@@ -234,3 +234,28 @@ fn empty() -> tombolo_core::Body {
         .map_err(|never| match never {})
         .boxed_unsync()
 }
+
+#[test]
+fn a_node_that_is_forsaken_ends() {
+    let (ended, waiting) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let site = Site::new();
+        let running = runtime.block_on(async {
+            let app = site.app("demo", "hello", 201, 1);
+            let running = site.start(vec![app]).await.unwrap();
+            assert_eq!(running.get("/demo").await, 201);
+            running
+        });
+        // As when a test fails: nobody has told the node to stop.
+        drop(runtime);
+        drop(running);
+        ended.send(()).unwrap();
+    });
+    let patience = std::time::Duration::from_secs(60);
+    waiting.recv_timeout(patience).unwrap();
+    thread.join().unwrap();
+}

@@ -8,7 +8,7 @@ use tombolo_core::{Blame, Code, Failure, TopicQos};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 
-use crate::publishing::{Author, Held, TYPE_DEFAULT, Terms, TopicTerms, now};
+use crate::publishing::{Author, Held, TYPE_DEFAULT, TopicTerms, now};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -307,7 +307,9 @@ impl producer::Host for State {
                 let sent = async {
                     let publisher = publisher?;
                     let event = message.into_event(&publisher.author)?;
-                    publisher.publish(vec![event], Terms::default()).await
+                    publisher
+                        .publish(vec![event], tombolo_core::Terms::default())
+                        .await
                 };
                 sent.await.map(drop)
             }

@@ -1,22 +1,18 @@
 //! `POST http://<queue>.queue.tombolo.internal/`: events that a function publishes by HTTP, kept without leaving the process.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
-use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 use tombolo_core::event::http::{self as binding, Mode};
 use tombolo_core::event::{Bounds, EventError, SPECVERSION};
-use tombolo_core::publish::PRIORITY_LOWEST;
-use tombolo_core::{Blame, Code, Failure, Receipt};
-use tombolo_manifest::parse_duration;
+use tombolo_core::{Blame, Code, Failure, Receipt, Terms};
 use wasmtime_wasi_http::WasiBody;
 
 use super::refusal;
-use crate::publishing::{Author, Held, Publisher, Room, TYPE_DEFAULT, Terms, now};
+use crate::publishing::{Author, Held, Publisher, Room, TYPE_DEFAULT, now};
 
 /// The domain under which queues are published to by name.
 pub(super) const DOMAIN: &str = ".queue.tombolo.internal";
@@ -141,47 +137,16 @@ pub(super) async fn read(mut body: WasiBody, room: &Room) -> Result<(Bytes, Held
     Ok((whole.freeze(), held))
 }
 
-/// Reads `delay=5s` or `due=2030-01-01T00:00:00Z`, and `priority=0` to `9`.
+/// What the query says; it may say nothing else.
 fn terms(query: Option<&str>) -> Result<Terms, Failure> {
-    let bad = |detail: String| Failure::new(Code::BadRequest, Blame::Caller, detail);
-    let mut terms = Terms::default();
-    let pairs = query.unwrap_or_default().split('&');
-    for pair in pairs.filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decode_str(value).decode_utf8_lossy();
-        match name {
-            "delay" | "due" if terms.due_wall_ms.is_some() => {
-                return Err(bad("`delay` or `due` is given once".into()));
-            }
-            "delay" => {
-                let delay = parse_duration(&value).map_err(|error| bad(error.to_string()))?;
-                let since = SystemTime::now().duration_since(UNIX_EPOCH);
-                let due = since.unwrap_or_default().saturating_add(delay);
-                terms.due_wall_ms = Some(u64::try_from(due.as_millis()).unwrap_or(u64::MAX));
-            }
-            "due" => {
-                let due: Timestamp = value
-                    .parse()
-                    .map_err(|_| bad(format!("`{value}` is no time of RFC 3339")))?;
-                terms.due_wall_ms = Some(u64::try_from(due.as_millisecond()).unwrap_or(0));
-            }
-            "priority" => {
-                let priority = value.parse().ok();
-                let priority = priority.filter(|priority| *priority <= PRIORITY_LOWEST);
-                terms.priority = priority.ok_or_else(|| {
-                    bad(format!(
-                        "a priority is 0 to {PRIORITY_LOWEST}, not `{value}`"
-                    ))
-                })?;
-            }
-            other => {
-                return Err(bad(format!(
-                    "a queue has the parameters `delay`, `due` and `priority`, not `{other}`"
-                )));
-            }
+    match Terms::of_query(query, SystemTime::now())? {
+        (terms, None) => Ok(terms),
+        (_, Some(other)) => {
+            let detail =
+                format!("a queue has the parameters `delay`, `due` and `priority`, not `{other}`");
+            Err(Failure::new(Code::BadRequest, Blame::Caller, detail))
         }
     }
-    Ok(terms)
 }
 
 #[cfg(test)]

@@ -174,6 +174,7 @@ impl<'a> Decisions<'a> {
                     return Err(conflict(key).into());
                 }
             }
+            engine.check_room(&change.writes)?;
             self.watch_all(
                 &change.writes,
                 change.origin,

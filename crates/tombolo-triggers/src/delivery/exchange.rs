@@ -32,9 +32,10 @@ const RUNS_MAX: usize = 16;
 /// What was taken, in the shape in which it is worked on.
 pub(super) struct Taken {
     pub(super) leases: Vec<Lease>,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     /// The highest of the events' attempts.
-    attempt: u16,
+    pub(super) attempt: u16,
+    pub(super) begun: Instant,
     /// The most functions that led to one of the events.
     pub(super) hops: u8,
     /// A transactional function does not run again later than this.
@@ -121,6 +122,7 @@ impl Taken {
             events,
             attempt,
             hops: hops.unwrap_or(0),
+            begun: now,
             begin_by: now + lease / 2,
             deadline: now + lease.saturating_sub(MARGIN.min(lease / 10)),
             request_id,

@@ -16,6 +16,7 @@ mod lane;
 mod retry_after;
 mod service;
 mod settle;
+mod told;
 mod verdict;
 
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct DeliveryConfig {
     pub drain_timeout: Duration,
     /// What every request carries besides the event: what functions are told of their node.
     pub headers: HeaderMap,
+    /// Whether each delivery is told, to the log's target `delivery`.
+    pub log: bool,
 }
 
 /// What is called for an event.

@@ -47,4 +47,14 @@ mod tests {
         }
         assert_eq!(parse(&HeaderMap::new(), now), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_is_understood_or_not(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let headers = HeaderMap::from_iter([(RETRY_AFTER, value)]);
+                let _ = parse(&headers, SystemTime::UNIX_EPOCH);
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@ use tombolo_store::{Cause, Lease, Outcome, Settled, StoreError, Transaction};
 
 use super::exchange::Taken;
 use super::lane::Lane;
+use super::told::Told;
 use super::verdict::{Fault, Verdict};
 
 impl Lane {
@@ -31,6 +32,7 @@ impl Lane {
             trace: Some(trace),
             hops: taken.hops.saturating_add(1),
         };
+        let mut told = Told::of(self, &verdict);
         let (settlements, replies) = outcomes(&taken.leases, verdict, trace);
         let mut transaction = Transaction {
             settlements,
@@ -45,6 +47,7 @@ impl Lane {
         }
         if changes_nothing(&transaction) {
             self.tell(self.shared.journal.settle(transaction.settlements).await);
+            self.show(told, taken);
             return None;
         }
         match self.shared.journal.commit(transaction).await {
@@ -57,12 +60,22 @@ impl Lane {
                 let why = why.map(|why| format!(": {why}")).unwrap_or_default();
                 let detail = format!("what the function did cannot be committed: {error}{why}");
                 let fault = Fault::new(Some(error.code()), detail);
-                let (settlements, _) = outcomes(&taken.leases, Verdict::Retry(fault), trace);
+                let verdict = Verdict::Retry(fault);
+                told = Told::of(self, &verdict);
+                let (settlements, _) = outcomes(&taken.leases, verdict, trace);
                 self.tell(self.shared.journal.settle(settlements).await);
             }
             committed => self.tell(committed.map(|committed| committed.settled)),
         }
+        self.show(told, taken);
         None
+    }
+
+    /// Shows what became of a delivery, where somebody watches.
+    fn show(&self, told: Option<Told>, taken: &Taken) {
+        if let Some(told) = told {
+            told.tell(self, taken);
+        }
     }
 
     fn tell(&self, settled: Result<Vec<Settled>, StoreError>) {
@@ -107,6 +120,7 @@ fn is_of_the_function(error: &StoreError) -> bool {
             | StoreError::EventTooLong { .. }
             | StoreError::EventsTooLong { .. }
             | StoreError::WriteTooLong { .. }
+            | StoreError::KeysFull { .. }
     )
 }
 

@@ -42,6 +42,19 @@ pub(super) enum Verdict {
     Dead(Fault),
 }
 
+impl Verdict {
+    /// The verdict in a word, and what is wrong if something is.
+    pub(super) fn words(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Done(_) => ("done", None),
+            Self::Partly(_, fault) => ("partly done", Some(&fault.detail)),
+            Self::Retry(fault) => ("failed", Some(&fault.detail)),
+            Self::Later(fault) => ("not tried", Some(&fault.detail)),
+            Self::Dead(fault) => ("dead letter", Some(&fault.detail)),
+        }
+    }
+}
+
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {

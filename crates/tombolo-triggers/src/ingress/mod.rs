@@ -2,7 +2,6 @@
 
 mod answer;
 mod entrance;
-mod terms;
 mod webhook;
 
 use std::sync::Arc;
@@ -13,15 +12,15 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use tombolo_core::event::{Bounds, Event, http as binding};
 use tombolo_core::publish::CALLBACK;
 use tombolo_core::{
     Blame, Body, BodyError, Code, Failure, Feed, FunctionId, Publication, Publish, QueueId,
-    Receipt, TraceContext,
+    Receipt, Terms, TraceContext,
 };
 
 pub use entrance::{Entrance, Token};
-use terms::Terms;
 
 /// Takes events by HTTP and publishes them.
 #[derive(Clone)]
@@ -81,10 +80,12 @@ impl Ingress {
     ) -> Result<Receipt, Failure> {
         // What is not understood is refused before the body is read.
         binding::mode(&head.headers)?;
-        let terms = Terms::of(head.uri.query(), SystemTime::now())?;
+        // Other parameters belong to the sender.
+        let (terms, _) = Terms::of_query(head.uri.query(), SystemTime::now())?;
         let body = self.read(&head.headers, body).await?;
         let mut events = binding::parse(&head.headers, body, &self.bounds)?;
-        self.check_callbacks(queue, &mut events, terms.callback.as_deref())?;
+        let callback = head.uri.query().and_then(callback);
+        self.check_callbacks(queue, &mut events, callback.as_deref())?;
         if events.is_empty() {
             return Ok(Receipt::default());
         }
@@ -160,6 +161,13 @@ impl Ingress {
         }
         Ok(whole.freeze())
     }
+}
+
+/// Where a query wants the callback to go.
+fn callback(query: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, url) = pairs.find(|(name, _)| *name == "callback")?;
+    Some(percent_decode_str(url).decode_utf8_lossy().into_owned())
 }
 
 /// A body that broke off: the listener's bound, or a client that went away.

@@ -262,6 +262,14 @@ async fn what_the_journal_refuses_is_told_to_the_sender() {
         (full, 429, "TB0704"),
         (PublishError::Unknown(queue()), 404, "TB0705"),
         (PublishError::TooLong { bound_bytes: 10 }, 413, "TB0703"),
+        (
+            PublishError::Unfit {
+                queue: queue(),
+                detail: "due too late".into(),
+            },
+            400,
+            "TB0701",
+        ),
         (PublishError::DiskFull, 507, "TB0506"),
         (
             PublishError::Unavailable("the log is closed".into()),

@@ -50,3 +50,5 @@ pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
 pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};
+#[doc(hidden)]
+pub use wire::read_any;

@@ -66,8 +66,10 @@ fn refusal(topic: &str, error: &PublishError) -> Refusal {
             tracing::debug!(%topic, %error, "there is no room for an mqtt message");
             Refusal::Full
         }
-        PublishError::TooLong { .. } | PublishError::TransactionTooLong(_) => {
-            tracing::debug!(%topic, %error, "an mqtt message is too long");
+        PublishError::TooLong { .. }
+        | PublishError::TransactionTooLong(_)
+        | PublishError::Unfit { .. } => {
+            tracing::debug!(%topic, %error, "an mqtt message will never be kept");
             Refusal::Invalid
         }
         PublishError::Unknown(_) | PublishError::Unavailable(_) => {

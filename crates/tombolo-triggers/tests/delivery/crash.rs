@@ -95,6 +95,7 @@ async fn a_drain_that_takes_too_long_is_cut_and_its_events_stay() {
     let functions = Functions::new(|_| std::future::pending());
     let hasty = DeliveryConfig {
         drain_timeout: Duration::from_millis(20),
+        log: false,
         ..config()
     };
     let delivering = opened.deliver_with(&functions, vec![consumer("readings", "queue")], hasty);

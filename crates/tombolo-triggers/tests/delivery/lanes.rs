@@ -92,6 +92,7 @@ async fn a_queue_that_is_flooded_and_hangs_starves_no_other() {
     let narrow = DeliveryConfig {
         concurrency: 2,
         drain_timeout: std::time::Duration::ZERO,
+        log: false,
         ..config()
     };
     let consumers = ["flood", "calm", "quiet"].map(|name| consumer(name, "queue"));

@@ -327,6 +327,7 @@ pub fn config() -> DeliveryConfig {
     DeliveryConfig {
         concurrency: 64,
         drain_timeout: PATIENCE,
+        log: false,
         headers,
     }
 }

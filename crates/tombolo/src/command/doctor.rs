@@ -70,7 +70,7 @@ impl Row for Finding {
 }
 
 /// Checks the machine and, where there is an app in the folder, what the app needs.
-pub fn run(arguments: &Doctor, global: &Global, output: &Output) -> Result<u8, Error> {
+pub async fn run(arguments: &Doctor, global: &Global, output: &Output) -> Result<u8, Error> {
     let folder = app::folder(global)?;
     let manifest = match app::manifest(&folder) {
         Ok(manifest) => Some(manifest),
@@ -90,6 +90,7 @@ pub fn run(arguments: &Doctor, global: &Global, output: &Output) -> Result<u8, E
         swap(),
     ]);
     findings.push(store(&config.store));
+    findings.extend(damage(&config).await?);
     findings.extend(ports(&config));
     output.list(&findings)?;
     if output.format == Format::Table {
@@ -232,6 +233,31 @@ fn store(folder: &Path) -> Finding {
             "`--store DIR` names another folder",
         ),
     }
+}
+
+/// What the node that runs here, if one does, has found damaged in its store.
+async fn damage(config: &NodeConfig) -> Result<Option<Finding>, Error> {
+    let Some(client) = app::running_node(config)? else {
+        return Ok(None);
+    };
+    // What was left behind by a node that was killed leads nowhere.
+    let Ok(node) = client.node().await else {
+        return Ok(None);
+    };
+    let state = match node.damages.is_empty() {
+        true => State::Ok,
+        false => State::Warn,
+    };
+    let found = match node.damages.is_empty() {
+        true => "none was found".to_owned(),
+        false => node.damages.join("; "),
+    };
+    Ok(Some(Finding::new(
+        "damage of the store",
+        state,
+        found,
+        "`tombolo queue list -o wide` tells what each queue lost; copy the folder to another disk before this one fails",
+    )))
 }
 
 /// Whether the addresses of the config are free, unless the folder's own node has them.

@@ -127,3 +127,34 @@ async fn what_was_acknowledged_survives_kill_9() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn the_stores_of_an_app_have_a_bound_that_deleting_makes_room_in() -> Result<()> {
+    for guest in ["kv-draft", "kv-draft2", "spin-sdk-5", "spin-sdk-7"] {
+        let app = App::new(guest, GRANT)?;
+        let config = "[keyvalue]\napp_bytes_max = \"64KiB\"\n";
+        std::fs::write(app.folder().join("node.toml"), config)?;
+        let mut server = app.up()?;
+        let value = "v".repeat(30 << 10);
+        for store in ["default", "other"] {
+            let path = format!("/set?store={store}&key=a");
+            let set = server.client().post(&path, value.clone()).await?;
+            assert_eq!(set.status, 200, "{guest}: {}", set.text());
+        }
+        // Counted again after a crash.
+        server.kill()?;
+        let server = app.up()?;
+        let client = server.client();
+        let full = client
+            .post("/set?store=default&key=b", value.clone())
+            .await?;
+        assert!(full.status.is_server_error(), "{guest}: {}", full.text());
+        assert!(full.text().contains("are full"), "{guest}: {}", full.text());
+        assert_eq!(text(client, "/exists?store=default&key=b").await?, "false");
+        let smaller = client.post("/set?store=other&key=a", "v").await?;
+        assert_eq!(smaller.status, 200, "{guest}: {}", smaller.text());
+        let fits = client.post("/set?store=default&key=b", value).await?;
+        assert_eq!(fits.status, 200, "{guest}: {}", fits.text());
+    }
+    Ok(())
+}

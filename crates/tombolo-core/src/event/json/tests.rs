@@ -286,6 +286,21 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_read_or_refused(
+        event in crate::event::arbitrary::event(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut bytes = write(&event).unwrap().to_vec();
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = parse(&bytes, &Bounds::default());
+        let batch = [b"[", bytes.as_slice(), b"]"].concat();
+        let _ = parse_batch(&batch, &Bounds::default());
+    }
+
+    #[test]
     fn events_survive_storage(event in crate::event::arbitrary::event()) {
         let stored = postcard::to_stdvec(&event).unwrap();
         prop_assert!(stored.len() <= event.size_bytes() + 64 + 8 * event.extensions.len());

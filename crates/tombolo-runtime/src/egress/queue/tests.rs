@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, StreamBody};
+use jiff::Timestamp;
 use tombolo_core::{PublishError, TraceContext};
 use wasmtime_wasi_http::Error;
 
@@ -207,6 +208,14 @@ async fn what_the_journal_refuses_is_told_to_the_function() {
         (full, 429, "TB0704"),
         (PublishError::Unknown(queue()), 404, "TB0705"),
         (PublishError::TooLong { bound_bytes: 10 }, 413, "TB0703"),
+        (
+            PublishError::Unfit {
+                queue: queue(),
+                detail: "due too late".into(),
+            },
+            400,
+            "TB0701",
+        ),
         (PublishError::DiskFull, 507, "TB0506"),
         (PublishError::Unavailable("closed".into()), 503, "TB0706"),
     ] {
