@@ -4,6 +4,7 @@ mod contender;
 mod http;
 mod journal;
 mod latency;
+mod mqtt;
 mod profile;
 mod report;
 mod round;
@@ -21,6 +22,8 @@ pub enum Bench {
     Http(HttpOptions),
     /// Durable events: published, consumed and there again after a restart, beside NATS JetStream
     Journal(JournalOptions),
+    /// QoS 1 messages through a function and its durable acknowledgement, beside Mosquitto alone
+    Mqtt(MqttOptions),
     /// Where the CPU time of a request goes, by sampling our servers under load with perf
     Profile(ProfileOptions),
     /// From the start of a process to a function's first answer, the memory of an idle node, the binary's size
@@ -54,6 +57,16 @@ pub struct JournalOptions {
 }
 
 #[derive(Args)]
+pub struct MqttOptions {
+    /// How many interleaved rounds to measure
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// How many messages each contender carries in each round
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    messages: u32,
+}
+
+#[derive(Args)]
 pub struct ProfileOptions {
     /// How long each server is loaded and sampled
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -71,6 +84,7 @@ pub fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Http(options) => http::run(&options),
         Bench::Journal(options) => journal::run(&options),
+        Bench::Mqtt(options) => mqtt::run(&options),
         Bench::Profile(options) => profile::run(&options),
         Bench::Start(options) => start::run(&options),
     }

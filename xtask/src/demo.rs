@@ -1,29 +1,19 @@
-//! `cargo demo`: builds and runs the smart-traffic example, replays its recording, and checks the totals.
+//! `cargo demo`: builds and runs an example on its real input, and checks what comes of it.
 
-mod display;
-mod metrics;
-mod recording;
-mod reference;
-mod replay;
+mod maintenance;
+mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::process::{self, program};
 use crate::serving::Server;
-use crate::setup;
-use crate::templates::tombolo;
 
-use display::Display;
-use recording::Recording;
-use reference::{Reference, Report};
-
-const EXAMPLE: &str = "examples/smart-traffic";
 const TARGET: &str = "wasm32-wasip2";
 /// How often `--keep` looks whether the node is still there; Ctrl-C ends both at once.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -31,84 +21,56 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a person may ask of the demonstration.
 #[derive(Args, Debug, Default)]
-#[command(override_usage = "cargo demo [OPTIONS]")]
+#[command(override_usage = "cargo demo [EXAMPLE] [OPTIONS]")]
 pub struct Arguments {
+    /// The example to run
+    #[arg(value_enum, default_value_t)]
+    example: Example,
     /// Leave the report page up until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Folder of the vibration recordings that predictive-maintenance replays; without them that part is skipped
+    #[arg(long, value_name = "FOLDER", env = "TOMBOLO_VIBRATION_DATA")]
+    vibration: Option<PathBuf>,
 }
 
-/// Exits with success only when every total equals the reference.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let example = process::repository().join(EXAMPLE);
-    // First what takes no time and may be wrong.
-    let recording = Recording::read(&example.join("data"))?;
-    let reference = Reference::read(&example.join("reference"))?;
-    ensure!(
-        *recording.last_quarter() >= *reference.last_quarter(),
-        "the recording ends in the quarter hour from {}, and the reference in that from {}: {} is cut short",
-        recording.last_quarter(),
-        reference.last_quarter(),
-        recording::EVENTS
-    );
-    install()?;
-    eprintln!("building tombolo");
-    let tombolo = tombolo()?;
-    eprintln!("building the functions");
-    // What it lists is not the demonstration's result.
-    process::run(program(&tombolo, &["build"], &example).stdout(Stdio::null()))?;
-
-    let folder = empty_folder()?;
-    let store = folder.join("store").display().to_string();
-    let listen = ["up", "--listen", "127.0.0.1:0", "--store", store.as_str()];
-    let server = Server::announced(&mut program(&tombolo, &listen, &example))?;
-    let site = format!("http://{}", server.address());
-    let agent = agent();
-    let admin = metrics::admin(Path::new(&store))?;
-
-    let mut display = Display::new(recording.seconds().len());
-    let counts = replay::run(&agent, &site, &recording, |counts| {
-        display.show(counts, || metrics::read(&agent, &admin));
-    })?;
-    display.finish(&counts, &metrics::read(&agent, &admin)?);
-
-    let report: Report = serde_json::from_str(&get(&agent, &format!("{site}/report.json"))?)
-        .context("the report is not readable")?;
-    let file = folder.join("report.html");
-    fs::write(&file, get(&agent, &format!("{site}/report"))?)?;
-    let differences = reference.compare(&report, recording.device());
-    println!("{}", reference.table(&report, recording.device()));
-    println!("page     {}", file.display());
-    println!("verdict  {}", verdict(&differences, &reference));
-    if arguments.keep {
-        println!("         {site}/report until Ctrl-C");
-        while server.ask("/report").is_ok() {
-            std::thread::sleep(KEEP_INTERVAL);
+impl Arguments {
+    /// What `cargo verify` runs.
+    pub fn of(example: Example) -> Self {
+        Self {
+            example,
+            ..Self::default()
         }
-    } else {
-        server.drain()?;
     }
-    Ok(if differences.is_empty() {
+}
+
+/// An example that can be demonstrated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Example {
+    /// Two hours of one intersection
+    #[default]
+    SmartTraffic,
+    /// Vibration of bearings and the temperature of a press, by MQTT
+    PredictiveMaintenance,
+}
+
+/// Exits with success only when everything equals the example's reference.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let right = match arguments.example {
+        Example::SmartTraffic => traffic::run(arguments.keep)?,
+        Example::PredictiveMaintenance => {
+            maintenance::run(arguments.keep, arguments.vibration.as_deref())?
+        }
+    };
+    Ok(if right {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-fn verdict(differences: &[String], reference: &Reference) -> String {
-    if differences.is_empty() {
-        return format!("all {} totals equal the reference", reference.totals());
-    }
-    let list = differences.join("\n         ");
-    format!(
-        "{} of the totals differ from the reference:\n         {list}",
-        differences.len()
-    )
-}
-
-/// What the two guests' toolchains need; npm's part is the manifest's own build command.
-fn install() -> Result<()> {
-    setup::node()?;
+/// What components are compiled for.
+fn wasm_target() -> Result<()> {
     let root = process::repository();
     let sysroot = process::output(&mut program("rustc", &["--print", "sysroot"], &root))?;
     if Path::new(sysroot.trim())
@@ -123,9 +85,9 @@ fn install() -> Result<()> {
     ))
 }
 
-/// `target/demo`, with nothing left of an earlier demonstration.
-fn empty_folder() -> Result<PathBuf> {
-    let folder = process::repository().join("target/demo");
+/// `target/demo/EXAMPLE`, with nothing left of an earlier demonstration.
+fn empty_folder(example: &str) -> Result<PathBuf> {
+    let folder = process::repository().join("target/demo").join(example);
     if folder.exists() {
         fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot empty {}", folder.display()))?;
@@ -155,4 +117,16 @@ fn get(agent: &ureq::Agent, url: &str) -> Result<String> {
         answer.status()
     );
     Ok(text)
+}
+
+/// Ends the node, or leaves it up until Ctrl-C.
+fn end(server: Server, keep: bool) -> Result<()> {
+    if !keep {
+        return server.drain();
+    }
+    println!("         http://{}/report until Ctrl-C", server.address());
+    while server.ask("/report").is_ok() {
+        std::thread::sleep(KEEP_INTERVAL);
+    }
+    Ok(())
 }

@@ -24,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build, run and replay the smart-traffic example, and check its totals against the reference
+    /// Build and run an example on its real input, and check what comes of it
     Demo(demo::Arguments),
     /// Install what is missing and run every check and test
     Verify {

@@ -68,8 +68,10 @@ fn phase_line(name: &str, time: Duration, outcome: &Result<()>) -> String {
 
 /// The workspace, and the small workspaces beside it.
 fn format() -> Result<()> {
-    for folder in [".", "benches/control", "tests/guests"] {
-        let folder = process::repository().join(folder);
+    let root = process::repository();
+    let beside = [".", "benches/control", "tests/guests"].map(|folder| root.join(folder));
+    let examples = examples::WORKSPACES.map(|folder| root.join("examples").join(folder));
+    for folder in beside.into_iter().chain(examples) {
         process::run(cargo_in(&folder).args(["fmt", "--all", "--check"]))?;
     }
     Ok(())
@@ -110,8 +112,16 @@ fn cargo_in(folder: &Path) -> Command {
 }
 
 fn demonstration() -> Result<()> {
-    let code = demo::run(&demo::Arguments::default())?;
-    ensure!(code == ExitCode::SUCCESS, "the totals differ");
+    for example in [
+        demo::Example::SmartTraffic,
+        demo::Example::PredictiveMaintenance,
+    ] {
+        let code = demo::run(&demo::Arguments::of(example))?;
+        ensure!(
+            code == ExitCode::SUCCESS,
+            "{example:?} is not as its reference"
+        );
+    }
     Ok(())
 }
 

@@ -120,7 +120,7 @@ codes! {
     Busy = 308, exit::UNREACHABLE, TOO_MANY_REQUESTS, "The function is busy",
         "As many invocations run as `limits.concurrency` or the node allows, and as many wait as `limits.waiting` allows. Try again after `Retry-After`.";
     Loop = 309, exit::FAILED, LOOP_DETECTED, "Functions call one another in a loop",
-        "More than 16 functions called one another for one request, or more than 16 messages to MQTT topics caused one another.";
+        "More than 16 functions called one another for one request, or published events for one another, each for the next.";
     HostError = 310, exit::FAILED, INTERNAL_SERVER_ERROR, "The node failed",
         "The node could not run the function, through no fault of the function. The node's log says why.";
     AnswerInvalid = 311, exit::FAILED, BAD_GATEWAY, "The function answered with an error",
@@ -179,6 +179,8 @@ codes! {
         "The app has no queue of this name. Queues are the tables `[queues.NAME]` of its manifest.";
     PublishUnavailable = 706, exit::UNREACHABLE, SERVICE_UNAVAILABLE, "Events are not accepted now",
         "The node cannot make events durable at the moment, so it accepts none. Its log says why. Send the same event again later: its `source` and `id` make a duplicate harmless.";
+    TransactionTooLong = 707, exit::FAILED, PAYLOAD_TOO_LARGE, "The invocation does too much for one transaction",
+        "The trigger says `transactional = true`, so all that the function reads, writes and publishes for one delivery is committed at once. It has more keys, events or bytes than one commit takes; the message names the bounds. Let the trigger deliver smaller batches, or do the work in several events.";
 }
 
 impl fmt::Display for Code {

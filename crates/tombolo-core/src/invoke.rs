@@ -47,10 +47,11 @@ pub struct CallContext {
     pub request_id: String,
     /// When the caller stops waiting; the function's own budget can only be shorter.
     pub deadline: Option<Instant>,
-    /// How many functions called one another so far; the answer is 508 beyond 16.
+    /// How many functions called one another or published for one another so far; the answer is 508 beyond 16.
     pub hops: u8,
-    /// How many publications to topics led here, each caused by the one before.
-    pub relays: u8,
+    /// Whether another function waits for the answer. Such a call never waits for a place of the node: functions
+    /// that wait for each other's places would wait for ever.
+    pub nested: bool,
     /// Whether the request is the delivery of events. Its answer then ends only when the function is done, and breaks
     /// when the function fails behind it: the end of the answer settles the events.
     pub event: bool,

@@ -20,7 +20,7 @@ pub use digest::Digest;
 pub use failure::{Blame, Failure};
 pub use invoke::{AnswerDeadline, Body, BodyError, Call, CallContext, Invoke, InvokeFuture};
 pub use name::{FunctionId, Name};
-pub use publish::{Publication, Publish, PublishError, PublishFuture, Published, Receipt};
+pub use publish::{Origin, Publication, Publish, PublishError, PublishFuture, Published, Receipt};
 pub use queue::{Feed, QueueId, QueueName};
 pub use time::Moment;
 pub use topic::{PublishTopic, TopicFuture, TopicPublication, TopicQos};

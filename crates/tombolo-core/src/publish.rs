@@ -14,6 +14,16 @@ pub const PRIORITY_DEFAULT: u8 = 4;
 /// The lowest priority; 0 is the highest.
 pub const PRIORITY_LOWEST: u8 = 9;
 
+/// What an event comes of: it travels with the event, so that whoever receives it belongs to the same trace and
+/// a loop of functions and queues comes to an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The trace and the span that publish it.
+    pub trace: Option<TraceContext>,
+    /// How many functions have led to it, one by calling or publishing for the next.
+    pub hops: u8,
+}
+
 /// An event on its way into a queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publication {
@@ -23,6 +33,8 @@ pub struct Publication {
     pub event: Event,
     /// The trace and the span that publish it.
     pub trace: Option<TraceContext>,
+    /// How many functions have led to it; an event with more than [`HOPS_MAX`](crate::invoke::HOPS_MAX) is not delivered.
+    pub hops: u8,
     /// When it may be delivered at the earliest, in milliseconds of the wall clock since 1970; at once when absent.
     pub due_wall_ms: Option<u64>,
     /// From 0, the highest, to [`PRIORITY_LOWEST`].
@@ -36,6 +48,7 @@ impl Publication {
             queue,
             event,
             trace: None,
+            hops: 0,
             due_wall_ms: None,
             priority: PRIORITY_DEFAULT,
         }
@@ -45,6 +58,13 @@ impl Publication {
     #[must_use]
     pub fn trace(mut self, trace: Option<TraceContext>) -> Self {
         self.trace = trace;
+        self
+    }
+
+    /// Says what it comes of.
+    #[must_use]
+    pub fn origin(mut self, origin: Origin) -> Self {
+        (self.trace, self.hops) = (origin.trace, origin.hops);
         self
     }
 }
@@ -97,6 +117,8 @@ pub enum PublishError {
         /// The bound.
         bound_bytes: u64,
     },
+    #[error("{0}")]
+    TransactionTooLong(String),
     #[error("the disk of the store is full")]
     DiskFull,
     #[error("the store does not accept events: {0}")]
@@ -109,6 +131,7 @@ impl From<PublishError> for Failure {
             PublishError::Unknown(_) => (Code::QueueMissing, Blame::Caller),
             PublishError::Full { .. } => (Code::QueueFull, Blame::Host),
             PublishError::TooLong { .. } => (Code::EventTooLong, Blame::Caller),
+            PublishError::TransactionTooLong(_) => (Code::TransactionTooLong, Blame::Guest),
             PublishError::DiskFull => (Code::StoreFull, Blame::Host),
             PublishError::Unavailable(_) => (Code::PublishUnavailable, Blame::Host),
         };

@@ -6,11 +6,8 @@ use std::pin::Pin;
 use crate::event::Event;
 use crate::{Failure, TraceContext};
 
-/// More publications to topics in a chain, each caused by the one before, are taken for a loop.
-pub const RELAYS_MAX: u8 = 16;
-
-/// The extension attribute that counts them.
-const RELAYS: &str = "tombolorelays";
+/// The extension attribute that carries over topics how many functions led to an event.
+const HOPS: &str = "tombolohops";
 
 /// How surely subscribers of a topic get a message at the most (MQTT 5, 4.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,19 +56,17 @@ pub trait PublishTopic: Send + Sync + 'static {
     fn publish_topic(&self, publication: TopicPublication) -> TopicFuture;
 }
 
-/// How many publications to topics led to this event, each caused by the one before.
-pub fn relays(event: &Event) -> u8 {
-    let count = event.attribute(RELAYS);
+/// How many functions led to an event that came by a topic.
+pub fn hops(event: &Event) -> u8 {
+    let count = event.attribute(HOPS);
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Says how many publications to topics led to this event.
-pub fn set_relays(event: &mut Event, count: u8) {
+/// Says how many functions led to an event that goes to a topic.
+pub fn set_hops(event: &mut Event, count: u8) {
     match count {
-        0 => event.extensions.remove(RELAYS),
-        count => event
-            .extensions
-            .insert(RELAYS.to_owned(), count.to_string()),
+        0 => event.extensions.remove(HOPS),
+        count => event.extensions.insert(HOPS.to_owned(), count.to_string()),
     };
 }
 
@@ -80,15 +75,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_carries_its_relays_as_a_valid_attribute() {
+    fn an_event_carries_its_hops_as_a_valid_attribute() {
         let mut event = Event::new("1", "/a", "b");
-        assert_eq!(relays(&event), 0);
-        set_relays(&mut event, 3);
+        assert_eq!(hops(&event), 0);
+        set_hops(&mut event, 3);
         event.check().unwrap();
-        assert_eq!(relays(&event), 3);
-        set_relays(&mut event, 0);
+        assert_eq!(hops(&event), 3);
+        set_hops(&mut event, 0);
         assert!(event.extensions.is_empty());
-        event.set(RELAYS, "many".into()).unwrap();
-        assert_eq!(relays(&event), 0);
+        event.set(HOPS, "many".into()).unwrap();
+        assert_eq!(hops(&event), 0);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn check(checker: &mut Checker<'_>, root: &DeTable<'_>) {
     }
     queue_settings(checker, root);
     queue_triggers(checker, root, &queues);
+    transactional_triggers(checker, root);
     granted_queues(checker, root, &queues);
     changes(checker, root);
     twice(checker, root, "cron", &["schedule", "timezone", "function"]);
@@ -141,6 +142,27 @@ fn queue_triggers(checker: &mut Checker<'_>, root: &DeTable<'_>, queues: &Known<
                 reply.span(),
                 Some(help.into()),
             );
+        }
+    }
+}
+
+/// What a function does is collected for one invocation, so its instances have to know which that is.
+fn transactional_triggers(checker: &mut Checker<'_>, root: &DeTable<'_>) {
+    for (table, _) in triggers(root, "queue") {
+        let Some(key) = table.get("transactional") else {
+            continue;
+        };
+        let named = table.get("function").and_then(text).map(|(name, _)| name);
+        let function = tables(root, "functions").find(|(name, _)| Some(*name) == named);
+        let isolation = function.and_then(|(_, function)| {
+            let isolation = function.get_ref().get("isolation")?;
+            isolation.get_ref().as_str()
+        });
+        if key.get_ref().as_bool() == Some(true) && isolation == Some("concurrent") {
+            let message =
+                "a function with `isolation = \"concurrent\"` has no transactional triggers";
+            let help = "which of its invocations did what cannot be told; use `fresh` or `serial`";
+            checker.report(checker.codes.value, message, key.span(), Some(help.into()));
         }
     }
 }

@@ -16,10 +16,11 @@ use tombolo_triggers::cron::CronHandle;
 use tombolo_triggers::delivery::{ConsumeError, Consumer, DeliveriesHandle};
 use tombolo_triggers::http::{RouteConflict, RouteEntry, Routes};
 use tombolo_triggers::ingress::{Ingress, Token};
-use tombolo_triggers::mqtt::{Subscription, Subscriptions, TopicError};
+use tombolo_triggers::mqtt::{RemoteBroker, RemoteHandle, Subscription, Subscriptions, TopicError};
 
 use crate::app::{App, AppSource};
 use crate::events::{self, AppQueue};
+use crate::mqtt;
 use crate::queues;
 use crate::secrets::{SecretError, Secrets};
 
@@ -63,8 +64,12 @@ pub enum DeployError {
     Reserved(Name),
     #[error("a topic of the app's MQTT triggers cannot be subscribed to")]
     Topic(#[from] TopicError),
-    #[error("this version subscribes to no MQTT broker elsewhere")]
-    Mqtt,
+    #[error("the password of the MQTT broker {url} cannot be had")]
+    BrokerPassword {
+        url: String,
+        #[source]
+        source: SecretError,
+    },
     #[error("the triggers of the app cannot be started")]
     Consume(#[from] ConsumeError),
     #[error("the queues of the app cannot be used")]
@@ -80,13 +85,13 @@ impl DeployError {
             Self::Folder { .. } | Self::ComponentRead { .. } => Code::Io,
             Self::ComponentMissing { .. } => Code::ComponentMissing,
             Self::Directory { .. } => Code::NotFound,
-            Self::Secret { source, .. } | Self::Token(source) => source.code(),
+            Self::Secret { source, .. }
+            | Self::BrokerPassword { source, .. }
+            | Self::Token(source) => source.code(),
             Self::Load { source, .. } => source.code(),
-            Self::Routes(_)
-            | Self::Reserved(_)
-            | Self::Topic(_)
-            | Self::Mqtt
-            | Self::Consume(_) => Code::ManifestValue,
+            Self::Routes(_) | Self::Reserved(_) | Self::Topic(_) | Self::Consume(_) => {
+                Code::ManifestValue
+            }
             Self::Queues(error) => error.code(),
             Self::Interrupted(_) => Code::HostError,
         }
@@ -129,6 +134,15 @@ pub(crate) struct Events {
     pub(crate) deliveries: DeliveriesHandle,
     pub(crate) cron: CronHandle,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) remote: RemoteHandle,
+    /// Whether clients can connect to the node's own broker.
+    pub(crate) listens: bool,
+}
+
+/// What an app's triggers want of brokers: the node's own, and others.
+struct Topics {
+    own: Vec<Subscription>,
+    remote: Vec<RemoteBroker>,
 }
 
 /// The name that no app may have: what the host itself keeps is under it.
@@ -206,14 +220,13 @@ impl Apps {
         if app.name().as_str() == RESERVED {
             return Err(DeployError::Reserved(app.name().clone()));
         }
-        let mut mqtt = app.manifest.triggers.mqtt.iter();
-        if mqtt.any(|trigger| trigger.broker.is_some()) {
-            return Err(DeployError::Mqtt);
-        }
         let functions = self.load_all(&app).await?;
         let routes = self.routes_with(&app)?;
         let queues = events::queues(&app);
-        let subscriptions = events::subscriptions(&app)?;
+        let topics = Topics {
+            own: events::subscriptions(&app)?,
+            remote: mqtt::remote_brokers(&app, &self.secrets)?,
+        };
         let consumers = consumers(&queues);
         DeliveriesHandle::check(&consumers)?;
         for (queue, AppQueue { settings, .. }) in &queues {
@@ -222,6 +235,10 @@ impl Apps {
                 .journal
                 .configure(queue.clone(), settings.clone());
             configured.await?;
+        }
+        if !topics.own.is_empty() && !self.events.listens {
+            let app = app.name();
+            tracing::warn!(%app, "the node has no listener for mqtt clients: only functions reach the app's mqtt triggers");
         }
         let deployed = Deployed {
             app: app.name().clone(),
@@ -234,7 +251,7 @@ impl Apps {
             triggers: app.trigger_count(),
         };
         let gone = self.gone(app.name(), &queues);
-        self.take_over(app, functions, routes, queues, subscriptions)?;
+        self.take_over(app, functions, routes, queues, topics)?;
         self.events
             .journal
             .configure_changes(self.changes())
@@ -254,7 +271,7 @@ impl Apps {
         functions: Vec<LoadedFunction>,
         routes: Routes,
         queues: BTreeMap<QueueId, AppQueue>,
-        subscriptions: Vec<Subscription>,
+        topics: Topics,
     ) -> Result<(), ConsumeError> {
         let name = app.name().clone();
         let mut releases = self
@@ -279,7 +296,8 @@ impl Apps {
         self.events
             .cron
             .schedule(&name, events::schedules(&release.app));
-        self.events.subscriptions.replace(&name, subscriptions);
+        self.events.subscriptions.replace(&name, topics.own);
+        self.events.remote.replace(&name, topics.remote);
         let consumed = self
             .events
             .deliveries

@@ -92,10 +92,15 @@ pub(crate) fn subscriptions(app: &App) -> Result<Vec<Subscription>, TopicError> 
     let triggers = app.manifest.triggers.mqtt.iter();
     let own = triggers.filter(|trigger| trigger.broker.is_none());
     own.map(|trigger| {
-        let queue = QueueName::of_function(&trigger.function, Feed::Mqtt);
-        Ok((trigger.topic.as_str().parse()?, id(app, queue)))
+        let queue = mqtt_queue(app, &trigger.function);
+        Ok((trigger.topic.as_str().parse()?, queue))
     })
     .collect()
+}
+
+/// The queue of the messages for a function.
+pub(crate) fn mqtt_queue(app: &App, function: &Name) -> QueueId {
+    id(app, QueueName::of_function(function, Feed::Mqtt))
 }
 
 /// The cron triggers of an app.
@@ -300,5 +305,34 @@ mod tests {
         let watched: Vec<Changes> = changes(&app).collect();
         assert_eq!((watched[0].prefix.as_str(), watched.len()), ("m/", 1));
         assert_eq!(watched[0].queue.to_string(), "plant/analyse.change");
+    }
+
+    #[test]
+    fn messages_of_one_topic_come_in_order_from_the_nodes_own_broker_and_from_others() {
+        let text = r#"
+            [app]
+            name = "plant"
+            version = "1.0.0"
+            [functions.analyse]
+            component = "a.wasm"
+            [[triggers.mqtt]]
+            topic = "m/+"
+            function = "analyse"
+            [[triggers.mqtt]]
+            topic = "n/+"
+            function = "analyse"
+            broker = { url = "mqtt://broker.example" }
+        "#;
+        let manifest = Manifest::parse(text, "tombolo.toml").unwrap();
+        let folder = "/apps/plant".into();
+        let app = App::resolve(AppSource { folder, manifest }).unwrap();
+        let own = subscriptions(&app).unwrap();
+        let [(filter, queue)] = own.as_slice() else {
+            panic!("{own:?}");
+        };
+        assert_eq!(filter.as_str(), "m/+");
+        assert_eq!(queue.to_string(), "plant/analyse.mqtt");
+        let settings = &queues(&app)[queue].settings;
+        assert_eq!(settings.order_by.as_deref(), Some("mqtttopic"));
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn answer(
             request_id: id.clone(),
             deadline: None,
             hops: 0,
-            relays: 0,
+            nested: false,
             event: false,
             client: None,
         },

@@ -4,24 +4,73 @@ use std::sync::Arc;
 
 use tombolo_core::Publish;
 use tombolo_manifest::{BrokerConfig, BrokerListener, BrokerUser};
-use tombolo_telemetry::{BrokerReading, Telemetry};
+use tombolo_telemetry::{BrokerReading, RemoteReading, Telemetry};
 use tombolo_triggers::mqtt::{
     Broker, BrokerError, BrokerHandle, MqttBounds, MqttConfig, MqttListener, MqttTls,
-    PasswordError, Rule, Subscriptions, User,
+    PasswordError, Qos, RemoteBroker, RemoteHandle, RemoteStatus, Rule, Subscriptions, User,
 };
+
+use crate::app::App;
+use crate::deploy::DeployError;
+use crate::events;
+use crate::secrets::Secrets;
 
 /// The broker, bound to its addresses, and what its messages trigger.
 pub(crate) fn broker(
     config: &BrokerConfig,
     publish: Arc<dyn Publish>,
+    remote: RemoteHandle,
     telemetry: &Telemetry,
 ) -> Result<(Broker, Subscriptions), BrokerError> {
     let subscriptions = Subscriptions::new(publish)?;
     let accept = Arc::new(subscriptions.clone());
     let broker = Broker::bind(settings(config)?, accept)?;
     let handle = broker.handle();
-    telemetry.read_broker(move || reading(&handle));
+    telemetry.read_broker(move || reading(&handle, &remote));
     Ok((broker, subscriptions))
+}
+
+/// The brokers elsewhere that the app's triggers name, each with all that is wanted of it.
+pub(crate) fn remote_brokers(
+    app: &App,
+    secrets: &Secrets,
+) -> Result<Vec<RemoteBroker>, DeployError> {
+    let mut brokers: Vec<RemoteBroker> = Vec::new();
+    for trigger in &app.manifest.triggers.mqtt {
+        let Some(broker) = &trigger.broker else {
+            continue;
+        };
+        let password = broker.password.as_ref().map(|name| {
+            let read = secrets.read_one(name);
+            read.map_err(|source| DeployError::BrokerPassword {
+                url: broker.url.clone(),
+                source,
+            })
+        });
+        let password = password.transpose()?;
+        let qos = match trigger.qos {
+            0 => Qos::AtMostOnce,
+            1 => Qos::AtLeastOnce,
+            _ => Qos::ExactlyOnce,
+        };
+        let queue = events::mqtt_queue(app, &trigger.function);
+        let wanted = (trigger.topic.as_str().parse()?, qos, queue);
+        let same = brokers.iter_mut().find(|known| {
+            (&known.url, &known.username) == (&broker.url, &broker.username)
+                && known.password == password
+        });
+        match same {
+            Some(known) => known.subscriptions.push(wanted),
+            None => brokers.push(RemoteBroker {
+                app: app.name().clone(),
+                url: broker.url.clone(),
+                username: broker.username.clone(),
+                password,
+                subscriptions: vec![wanted],
+            }),
+        }
+    }
+    Ok(brokers)
 }
 
 fn settings(config: &BrokerConfig) -> Result<MqttConfig, PasswordError> {
@@ -74,7 +123,7 @@ fn whole(bound: impl TryInto<usize>) -> usize {
     bound.try_into().unwrap_or(usize::MAX)
 }
 
-fn reading(broker: &BrokerHandle) -> BrokerReading {
+fn reading(broker: &BrokerHandle, remote: &RemoteHandle) -> BrokerReading {
     let figures = broker.figures();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     BrokerReading {
@@ -97,5 +146,14 @@ fn reading(broker: &BrokerHandle) -> BrokerReading {
             ("long", figures.dropped_long),
         ],
         unretained: figures.unretained,
+        remote: remote.statuses().into_iter().map(connection).collect(),
+    }
+}
+
+fn connection(status: RemoteStatus) -> RemoteReading {
+    RemoteReading {
+        app: status.app,
+        broker: status.url,
+        connected: status.connected,
     }
 }

@@ -17,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tombolo_api::Address;
 use tombolo_core::header::{NODE, TIER};
-use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name};
+use tombolo_core::{Call, Code, Invoke, InvokeFuture, Name, Publish};
 use tombolo_manifest::{NodeConfig, RuntimeConfig};
 use tombolo_runtime::{Runtime, RuntimeOptions};
-use tombolo_store::{Journal, Store};
+use tombolo_store::{Journal, KeyValue, Store};
 use tombolo_telemetry::{Telemetry, TelemetryOptions, TelemetryService};
 use tombolo_triggers::cron::Cron;
 use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
 use tombolo_triggers::idempotent::Idempotent;
-use tombolo_triggers::mqtt::{Broker, BrokerError};
+use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers};
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
@@ -117,6 +117,7 @@ pub struct Node {
     telemetry_service: TelemetryService,
     http: Option<HttpService>,
     mqtt: Broker,
+    remote: RemoteBrokers,
     deliveries: Deliveries,
     cron: Cron,
     admin: AdminServer,
@@ -218,16 +219,21 @@ impl Node {
         runtime.connect_queues(Arc::new(journal.clone()));
         let read = journal.clone();
         telemetry.read_queues(move || queues::readings(&read));
+        let publish: Arc<dyn Publish> = Arc::new(journal.clone());
+        let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"))
+            .map_err(BrokerError::from)?;
         let (mqtt, subscriptions) =
-            mqtt::broker(&config.mqtt, Arc::new(journal.clone()), &telemetry)?;
+            mqtt::broker(&config.mqtt, publish, remote.handle(), &telemetry)?;
         runtime.connect_topics(Arc::new(mqtt.handle()));
         let deliveries = deliveries(&config, &journal, &dispatcher, &telemetry);
-        let cron = cron(&store, &journal);
+        let cron = Cron::new(journal.clone(), memory(&store, "cron"));
         let events = Events {
             journal,
             deliveries: deliveries.handle(),
             cron: cron.handle(),
             subscriptions,
+            remote: remote.handle(),
+            listens: !config.mqtt.listeners.is_empty(),
         };
         let secrets = Secrets {
             folder: config.secrets.clone(),
@@ -259,6 +265,7 @@ impl Node {
             telemetry,
             telemetry_service,
             mqtt,
+            remote,
             deliveries,
             cron,
             admin,
@@ -291,6 +298,7 @@ impl Node {
             telemetry_service,
             http,
             mqtt,
+            remote,
             deliveries,
             cron,
             admin,
@@ -306,6 +314,7 @@ impl Node {
         let telemetry_task = spawn(telemetry_service.run(stop_telemetry.clone()));
         let admin_task = spawn(admin.run(control.clone(), cut.clone()));
         let mqtt_task = spawn(mqtt.run(stop_http.clone()));
+        let remote_task = spawn(remote.run(stop_http.clone()));
         let deliveries_task = spawn(deliveries.run(stop_http.clone()));
         let cron_task = spawn(cron.run(stop_http.clone()));
         let resting = rest(handle.apps.clone());
@@ -329,6 +338,7 @@ impl Node {
         let rest_ended = resting.await;
         let cron_ended = cron_task.await;
         let mqtt_ended = cut.run_until_cancelled(mqtt_task).await;
+        let remote_ended = cut.run_until_cancelled(remote_task).await;
         let deliveries_ended = cut.run_until_cancelled(deliveries_task).await;
         control.shutdown.cancel();
         let admin_ended = admin_task.await;
@@ -349,6 +359,7 @@ impl Node {
         rest_ended?;
         cron_ended?;
         mqtt_ended.transpose()?.transpose()?;
+        remote_ended.transpose()?;
         deliveries_ended.transpose()?;
         admin_ended?;
         telemetry_ended.transpose()?;
@@ -488,12 +499,11 @@ fn deliveries(
     )
 }
 
-/// What ticks; it remembers its ticks in a store of the host's own.
+/// A store of the host's own, under a name that no app may have.
 #[expect(clippy::expect_used, reason = "both texts are names")]
-fn cron(store: &Store, journal: &Journal) -> Cron {
+fn memory(store: &Store, name: &str) -> KeyValue {
     let host = RESERVED.parse().expect("a name");
-    let memory = store.key_value(&host, &"cron".parse().expect("a name"));
-    Cron::new(journal.clone(), memory)
+    store.key_value(&host, &name.parse().expect("a name"))
 }
 
 /// The HTTP listeners, when the config names any.

@@ -57,7 +57,8 @@ impl Secrets {
         values.collect()
     }
 
-    fn read_one(&self, name: &Name) -> Result<String, SecretError> {
+    /// The value of one.
+    pub(crate) fn read_one(&self, name: &Name) -> Result<String, SecretError> {
         if let Some(folder) = &self.folder {
             let path = folder.join(name.as_str());
             match std::fs::read_to_string(&path) {

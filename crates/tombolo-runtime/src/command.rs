@@ -292,8 +292,8 @@ fn egress(spec: &CommandSpec, meter: &Meter) -> Result<Egress, CommandError> {
         request_id: String::new(),
         deadline: meter.deadline(),
         hops: 0,
-        relays: 0,
         client: None,
+        effects: None,
     };
     let grants = Grants {
         http: spec.http.clone(),

@@ -47,14 +47,14 @@ pub(crate) enum Ended {
 pub(crate) async fn invoke(
     shared: Arc<Shared>,
     function: Arc<Function>,
-    call: Call,
+    mut call: Call,
 ) -> Result<Response<Body>, Failure> {
     let budget = function.limits.budget;
     let meter = Arc::new(Meter::start(budget, call.context.deadline));
     let mut span = shared
         .telemetry
         .span(name::SPAN_INVOKE, &call.context.trace, false);
-    let permits = match admit(&shared, &function, call.context.hops, meter.deadline()).await {
+    let permits = match admit(&shared, &function, call.context.nested, meter.deadline()).await {
         Ok(permits) => permits,
         Err(failure) => {
             function.metrics.rejected();
@@ -89,8 +89,8 @@ pub(crate) async fn invoke(
         request_id: call.context.request_id,
         deadline: meter.deadline(),
         hops: call.context.hops,
-        relays: call.context.relays,
         client: call.context.client,
+        effects: call.request.extensions_mut().remove(),
     };
     function.metrics.start();
     let mut account = Account {
@@ -137,20 +137,20 @@ pub(crate) async fn invoke(
 async fn admit(
     shared: &Shared,
     function: &Function,
-    hops: u8,
+    nested: bool,
     deadline: Instant,
 ) -> Result<[OwnedSemaphorePermit; 2], Failure> {
-    let gate = shared.node_gate(hops);
+    let gate = shared.node_gate(nested);
     if let (Ok(own), Ok(node)) = (function.gate.try_enter(), gate.try_enter()) {
         return Ok([own, node]);
     }
     function.metrics.wait();
     let _waited = Waited(function);
     let own = function.gate.enter(deadline).await?;
-    let node = if hops == 0 {
-        gate.enter(deadline).await?
-    } else {
+    let node = if nested {
         gate.try_enter()?
+    } else {
+        gate.enter(deadline).await?
     };
     Ok([own, node])
 }

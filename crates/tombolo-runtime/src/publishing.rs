@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tombolo_core::event::{Bounds, Event};
 use tombolo_core::publish::PRIORITY_DEFAULT;
-use tombolo_core::topic::set_relays;
 use tombolo_core::{
-    Blame, Code, Failure, FunctionId, Name, Publication, Publish, PublishTopic, QueueId, Receipt,
-    TraceContext,
+    Blame, Code, Failure, FunctionId, Name, Origin, Publication, Publish, PublishTopic, QueueId,
+    Receipt, TraceContext,
 };
 
 use crate::egress::Caller;
@@ -76,7 +75,8 @@ impl Publishing {
             );
             Failure::new(Code::NotAllowed, Blame::Caller, detail)
         })?;
-        let publish = self.publish.clone().ok_or_else(|| {
+        let collected = caller.effects.clone().map(|effects| Arc::new(effects) as _);
+        let publish = collected.or_else(|| self.publish.clone()).ok_or_else(|| {
             let detail = "this node keeps no events";
             Failure::new(Code::PublishUnavailable, Blame::Host, detail)
         })?;
@@ -131,8 +131,7 @@ impl Default for Terms {
 pub(crate) struct Author {
     function: FunctionId,
     trace: TraceContext,
-    /// How many messages to topics, each caused by the one before, led to the invocation.
-    relays: u8,
+    origin: Origin,
 }
 
 impl Author {
@@ -140,7 +139,7 @@ impl Author {
         Self {
             function: caller.function.clone(),
             trace: caller.trace,
-            relays: caller.relays,
+            origin: caller.origin(),
         }
     }
 
@@ -168,7 +167,8 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes all of the events or none; ready once they are as durable as the queue says.
+    /// Publishes all of the events or none; ready once they are as durable as the queue says, or are collected to
+    /// be committed with the acknowledgement of the invocation's own event.
     pub(crate) async fn publish(
         self,
         events: Vec<Event>,
@@ -178,15 +178,12 @@ impl Publisher {
             return Ok(Receipt::default());
         }
         let mut publications = Vec::with_capacity(events.len());
-        for mut event in events {
-            set_relays(&mut event, self.author.relays);
+        for event in events {
             event.check_within(&Bounds::default())?;
             publications.push(Publication {
-                queue: self.queue.clone(),
-                event,
-                trace: Some(self.author.trace),
                 due_wall_ms: terms.due_wall_ms,
                 priority: terms.priority,
+                ..Publication::new(self.queue.clone(), event).origin(self.author.origin)
             });
         }
         let published = self.publish.publish(publications).await?;
@@ -261,8 +258,8 @@ pub(crate) mod fake {
             request_id: "request-7".into(),
             deadline: Instant::now(),
             hops: 0,
-            relays: 0,
             client: None,
+            effects: None,
         }
     }
 }

@@ -102,11 +102,11 @@ const UNNEEDED_CODE_BYTES_MAX: u64 = 256 << 20;
 
 impl Shared {
     /// The bound on invocations of the node: one for calls from outside, one for calls between functions.
-    pub(crate) fn node_gate(&self, hops: u8) -> &Gate {
-        if hops == 0 {
-            &self.outer_gate
-        } else {
+    pub(crate) fn node_gate(&self, nested: bool) -> &Gate {
+        if nested {
             &self.inner_gate
+        } else {
+            &self.outer_gate
         }
     }
 

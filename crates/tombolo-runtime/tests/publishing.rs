@@ -131,7 +131,7 @@ fn call(trace: TraceContext, request: http::request::Builder, body: &str) -> Cal
             request_id: "request-1".into(),
             deadline: None,
             hops: 0,
-            relays: 0,
+            nested: false,
             event: false,
             client: None,
         },

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tombolo_core::QueueId;
+use tombolo_core::{Origin, QueueId};
 
 use self::changes::Watched;
 use self::decide::{Decisions, Outcomes, Refused};
@@ -43,11 +43,13 @@ pub(crate) enum Action {
     Increment {
         key: Vec<u8>,
         delta: i64,
+        origin: Origin,
     },
     Swap {
         key: Vec<u8>,
         expected: Option<Bytes>,
         value: Bytes,
+        origin: Origin,
     },
     /// Deal with what time did to a queue.
     Sweep(QueueId),
@@ -62,7 +64,10 @@ impl Action {
     /// Whether it makes room on the disk sooner or later, and takes next to none now.
     fn shrinks(&self) -> bool {
         match self {
-            Self::Change(change) => !self.touches_keys() && change.publications.is_empty(),
+            Self::Change(change) => {
+                let publishes = !(change.publications.is_empty() && change.if_buried.is_empty());
+                !self.touches_keys() && !publishes
+            }
             Self::Sweep(_) | Self::Purge(..) => true,
             Self::Configure(..) | Self::Retire(_) | Self::Watch(_) => true,
             Self::Increment { .. } | Self::Swap { .. } | Self::Redrive(..) => false,
@@ -418,18 +423,19 @@ fn decide(
         (Action::Change(change), engine) => decisions
             .change(*change, body, engine)
             .map(Answer::Committed),
-        (Action::Increment { key, delta }, Some(engine)) => decisions
-            .increment(key, delta, body, engine)
+        (Action::Increment { key, delta, origin }, Some(engine)) => decisions
+            .increment(key, delta, origin, body, engine)
             .map(Answer::Number),
         (
             Action::Swap {
                 key,
                 expected,
                 value,
+                origin,
             },
             Some(engine),
         ) => decisions
-            .swap(key, expected.as_ref(), value, body, engine)
+            .swap(key, expected.as_ref(), (value, origin), body, engine)
             .map(Answer::Swapped),
         (Action::Sweep(queue), _) => decisions.sweep(&queue, body).map(Answer::Count),
         (Action::Purge(queue, sequences), _) => {
@@ -443,7 +449,8 @@ fn decide(
     }
 }
 
-fn add(value: Option<&[u8]>, delta: i64) -> Result<i64, StoreError> {
+/// The sum of a number as it is stored and another.
+pub(crate) fn add(value: Option<&[u8]>, delta: i64) -> Result<i64, StoreError> {
     let number: i64 = match value {
         None => 0,
         Some(value) => std::str::from_utf8(value)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tombolo_core::{Code, QueueId};
 
+use crate::effects::{EFFECTS_BYTES_MAX, EFFECTS_MAX};
 use crate::key_value::{KEY_BYTES_MAX, READ_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::log::LogError;
 use crate::queue::Refusal;
@@ -143,6 +144,14 @@ pub enum StoreError {
         /// The key.
         key: String,
     },
+    /// The invocation reads, writes and publishes too much to be committed at once.
+    #[error(
+        "an invocation commits at most {EFFECTS_MAX} keys and events, with at most {EFFECTS_BYTES_MAX} bytes"
+    )]
+    TransactionTooLong,
+    /// The invocation was over: its events are settled, and what it changes now belongs to nothing.
+    #[error("the invocation is over, and what it did is committed; it can do nothing more")]
+    Ended,
     /// The answer is too long to be stored.
     #[error("the answer has {bytes} bytes, at most {ANSWER_BYTES_MAX} are stored")]
     AnswerTooLong {
@@ -167,9 +176,10 @@ impl StoreError {
             Self::EventTooLong { .. } | Self::EventsTooLong { .. } | Self::Unfit { .. } => {
                 Code::EventTooLong
             }
+            Self::TransactionTooLong => Code::TransactionTooLong,
             Self::UnknownQueue(_) => Code::QueueMissing,
             Self::QueueFull { .. } => Code::QueueFull,
-            Self::Stale | Self::Conflict { .. } => Code::Conflict,
+            Self::Stale | Self::Conflict { .. } | Self::Ended => Code::Conflict,
             Self::Closed => Code::Draining,
             Self::Full => Code::StoreFull,
             Self::Damaged(_) => Code::StoreDamaged,

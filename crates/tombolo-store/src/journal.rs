@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tombolo_core::event::Event;
 use tombolo_core::{
-    FunctionId, Moment, Publication, Publish, PublishError, PublishFuture, QueueId, TraceContext,
+    FunctionId, Moment, Origin, Publication, Publish, PublishError, PublishFuture, QueueId,
 };
 
 pub use self::operate::{EventFilter, Listed, Peeked, QueueFigures, Selection};
@@ -72,8 +72,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// When it was published, by the wall clock.
     pub published_wall_ms: u64,
-    /// The trace and the span that published it.
-    pub trace: Option<TraceContext>,
+    /// The trace and the span that published it, and how many functions led to it.
+    pub origin: Origin,
     /// What is told of it if it is a dead letter.
     pub dead: Option<DeadLetter>,
 }
@@ -156,12 +156,15 @@ impl Journal {
             expects: expects.collect::<Result<_, StoreError>>()?,
             writes: writes.collect::<Result<_, _>>()?,
             publications: prepare(&open, transaction.publications),
+            if_buried: prepare(&open, transaction.if_buried),
             settlements: transaction.settlements,
             lenient: false,
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
+            origin: transaction.origin,
         };
         let mut events = 0;
-        for bytes in change.publications.iter().map(|one| one.stored.len()) {
+        let published = change.publications.iter().chain(&change.if_buried);
+        for bytes in published.map(|one| one.stored.len()) {
             if bytes > EVENT_BYTES_MAX {
                 return Err(StoreError::EventTooLong { bytes });
             }
@@ -277,7 +280,7 @@ impl Journal {
                         attempt: taken.attempt,
                         sequence: taken.lease.sequence,
                         published_wall_ms: stored.published_wall_ms,
-                        trace: stored.trace,
+                        origin: stored.origin,
                         dead: stored.dead,
                     });
                     continue;
@@ -344,7 +347,7 @@ impl Publish for Journal {
     }
 }
 
-fn publish_error(error: StoreError) -> PublishError {
+pub(crate) fn publish_error(error: StoreError) -> PublishError {
     match error {
         StoreError::UnknownQueue(queue) => PublishError::Unknown(queue),
         StoreError::QueueFull { queue } => PublishError::Full {
@@ -377,7 +380,10 @@ fn prepare(open: &Open, publications: Vec<Publication>) -> Vec<Prepared> {
     let prepare = |publication: Publication| {
         let stored = Stored {
             event: publication.event,
-            trace: publication.trace,
+            origin: Origin {
+                trace: publication.trace,
+                hops: publication.hops,
+            },
             published_wall_ms: now.wall_ms,
             dead: None,
         };

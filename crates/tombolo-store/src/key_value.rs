@@ -7,6 +7,7 @@ use tombolo_core::Name;
 
 use crate::StoreError;
 use crate::commit::{Action, Answer};
+use crate::effects::Scope;
 use crate::store::Shared;
 use crate::transaction::Change;
 
@@ -28,6 +29,7 @@ pub struct KeyValue {
     /// `app NUL store NUL`. Names have no NUL, so no two stores share a prefix and none is a
     /// prefix of another.
     prefix: Arc<[u8]>,
+    scope: Scope,
 }
 
 /// One change of an atomic write.
@@ -61,6 +63,17 @@ impl KeyValue {
         Self {
             shared,
             prefix: prefix(app, store).into(),
+            scope: Scope::default(),
+        }
+    }
+
+    /// The same store, for somebody else.
+    #[must_use]
+    pub fn within(&self, scope: Scope) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            prefix: Arc::clone(&self.prefix),
+            scope,
         }
     }
 
@@ -69,11 +82,19 @@ impl KeyValue {
     /// # Errors
     /// When the key is too long, the store is closed or damaged, or the engine fails.
     pub fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        match &self.scope.effects {
+            Some(effects) => effects.get(self, key),
+            None => self.stored(key),
+        }
+    }
+
+    /// The value that is in the store, whatever waits for a commit.
+    pub(crate) fn stored(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let key = self.key(key)?;
         self.shared.open()?.engine.snapshot()?.get(&key)
     }
 
-    /// The values of several keys, in their order, all of the same moment.
+    /// The values of several keys, in their order, all of the same moment (with effects: if they can be committed).
     ///
     /// # Errors
     /// As [`KeyValue::get`]; and when the values are longer than [`READ_BYTES_MAX`] together.
@@ -82,7 +103,10 @@ impl KeyValue {
         let mut left = READ_BYTES_MAX;
         keys.iter()
             .map(|key| {
-                let value = snapshot.get(&self.key(key)?)?;
+                let value = match &self.scope.effects {
+                    Some(effects) => effects.get(self, key)?,
+                    None => snapshot.get(&self.key(key)?)?,
+                };
                 let bytes = value.as_ref().map_or(0, Bytes::len);
                 left = left.checked_sub(bytes).ok_or(StoreError::ReadTooLong)?;
                 Ok(value)
@@ -95,6 +119,9 @@ impl KeyValue {
     /// # Errors
     /// As [`KeyValue::get`].
     pub fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        if let Some(effects) = &self.scope.effects {
+            return Ok(effects.get(self, key)?.is_some());
+        }
         let key = self.key(key)?;
         self.shared.open()?.engine.snapshot()?.contains(&key)
     }
@@ -105,12 +132,25 @@ impl KeyValue {
     /// # Errors
     /// As [`KeyValue::get`].
     pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, StoreError> {
+        match &self.scope.effects {
+            Some(effects) => effects.keys(self, after, limit),
+            None => self.stored_keys(after, limit),
+        }
+    }
+
+    /// The keys that are in the store, whatever waits for a commit.
+    pub(crate) fn stored_keys(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
         let after = after.map(|after| self.key(after)).transpose()?;
         let snapshot = self.shared.open()?.engine.snapshot()?;
         snapshot.keys(&self.prefix, after.as_deref(), limit.min(KEYS_MAX))
     }
 
-    /// Applies all of the writes, in their order, or none. Resolves when they are on disk.
+    /// Applies all of the writes, in their order, or none. Resolves when they are on disk, or with effects when
+    /// they are collected.
     ///
     /// Dropping the future does not take the writes back.
     ///
@@ -118,6 +158,9 @@ impl KeyValue {
     /// When a key, a value or all of them together are too long, the store is closed, the disk is
     /// full or the engine fails; then nothing was written.
     pub async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        if let Some(effects) = &self.scope.effects {
+            return effects.write(self, writes);
+        }
         let writes = writes.into_iter().map(|write| self.write_of(write));
         let writes: Vec<_> = writes.collect::<Result<_, _>>()?;
         let bytes = bytes_of(&writes)?;
@@ -126,6 +169,7 @@ impl KeyValue {
         }
         let change = Change {
             writes,
+            origin: self.scope.origin,
             ..Change::default()
         };
         self.shared
@@ -150,14 +194,14 @@ impl KeyValue {
     /// [`StoreError::NotANumber`] when the value is no such text, or the sum leaves 64 bits; else
     /// as [`KeyValue::write`].
     pub async fn increment(&self, key: &str, delta: i64) -> Result<i64, StoreError> {
+        if let Some(effects) = &self.scope.effects {
+            return effects.increment(self, key, delta);
+        }
         let key = self.key(key)?;
         let bytes = key.len();
-        match self
-            .shared
-            .writer()
-            .ask(Action::Increment { key, delta }, bytes)
-            .await?
-        {
+        let origin = self.scope.origin;
+        let increment = Action::Increment { key, delta, origin };
+        match self.shared.writer().ask(increment, bytes).await? {
             Answer::Number(sum) => Ok(sum),
             _ => Err(StoreError::Closed),
         }
@@ -173,6 +217,9 @@ impl KeyValue {
         expected: Option<Bytes>,
         value: Bytes,
     ) -> Result<Swapped, StoreError> {
+        if let Some(effects) = &self.scope.effects {
+            return effects.swap(self, key, expected.as_ref(), value);
+        }
         let key = self.key(key)?;
         let value = checked(value)?;
         let bytes = key.len() + value.len();
@@ -180,6 +227,7 @@ impl KeyValue {
             key,
             expected,
             value,
+            origin: self.scope.origin,
         };
         match self.shared.writer().ask(action, bytes).await? {
             Answer::Swapped(swapped) => Ok(swapped),

@@ -8,6 +8,7 @@
 mod clock;
 mod commit;
 pub mod disk;
+mod effects;
 mod engine;
 mod error;
 mod ids;
@@ -27,6 +28,7 @@ mod transaction;
 #[doc(hidden)]
 pub use clock::{Clock, SystemClock};
 pub use commit::changes::CHANGED;
+pub use effects::{EFFECTS_BYTES_MAX, EFFECTS_MAX, Effects, Scope};
 pub use error::{OpenError, StoreError};
 pub use journal::{
     Batch, Delivery, EventFilter, Journal, Listed, Peeked, QueueFigures, Selection, Taken,

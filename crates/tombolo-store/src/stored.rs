@@ -3,7 +3,7 @@
 use blake3::Hasher;
 use serde::{Deserialize, Serialize};
 use tombolo_core::event::Event;
-use tombolo_core::{Code, Moment, QueueId, TraceContext};
+use tombolo_core::{Code, Moment, Origin, QueueId, TraceContext};
 
 use crate::queue::Burial;
 
@@ -62,7 +62,7 @@ pub struct DeadLetter {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
     pub(crate) event: Event,
-    pub(crate) trace: Option<TraceContext>,
+    pub(crate) origin: Origin,
     pub(crate) published_wall_ms: u64,
     pub(crate) dead: Option<DeadLetter>,
 }
@@ -75,6 +75,7 @@ type DeadFields = (QueueId, u8, u16, Vec<AttemptFields>);
 struct StoredFields<E> {
     event: E,
     trace: Option<TraceFields>,
+    hops: u8,
     published_wall_ms: u64,
     dead: Option<DeadFields>,
 }
@@ -83,7 +84,8 @@ impl Stored {
     pub(crate) fn encode(&self) -> Vec<u8> {
         encode(&StoredFields {
             event: &self.event,
-            trace: self.trace.map(trace_fields),
+            trace: self.origin.trace.map(trace_fields),
+            hops: self.origin.hops,
             published_wall_ms: self.published_wall_ms,
             dead: self.dead.as_ref().map(|dead| {
                 let history = dead.history.iter().map(attempt_fields).collect();
@@ -106,7 +108,10 @@ impl Stored {
         });
         Some(Self {
             event: fields.event,
-            trace: fields.trace.map(trace_of),
+            origin: Origin {
+                trace: fields.trace.map(trace_of),
+                hops: fields.hops,
+            },
             published_wall_ms: fields.published_wall_ms,
             dead: match dead {
                 Some(dead) => Some(dead?),
@@ -247,7 +252,10 @@ mod tests {
         back.truncate(1);
         let stored = Stored {
             event: Event::new("1", "/machine", "reading").with_data("text/plain", "hot"),
-            trace: Some(trace),
+            origin: Origin {
+                trace: Some(trace),
+                hops: 3,
+            },
             published_wall_ms: 5,
             dead: Some(DeadLetter {
                 origin: QueueId {

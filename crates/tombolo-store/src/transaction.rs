@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tombolo_core::event::Event;
-use tombolo_core::{FunctionId, Name, Publication, Published, QueueId};
+use tombolo_core::{FunctionId, Name, Origin, Publication, Published, QueueId};
 
 use crate::queue;
 use crate::stored::Cause;
@@ -38,6 +38,13 @@ pub enum Outcome {
         /// Why.
         cause: Cause,
         /// How long the function asked to be left alone (`Retry-After`).
+        after_ms: Option<u64>,
+    },
+    /// It was not tried, because nobody had a place for it: it will be, and this counts as no attempt.
+    Later {
+        /// Why.
+        cause: Cause,
+        /// How long it is to be left alone.
         after_ms: Option<u64>,
     },
     /// It will never succeed: a dead letter.
@@ -101,10 +108,14 @@ pub struct Transaction {
     pub writes: Vec<(KeyValue, Write)>,
     /// Events that are published.
     pub publications: Vec<Publication>,
+    /// Events that are published if one that is settled becomes a dead letter by it.
+    pub if_buried: Vec<Publication>,
     /// Events that are settled; a stale lease refuses the transaction.
     pub settlements: Vec<(Lease, Outcome)>,
     /// Answers that are stored.
     pub answers: Vec<Answer>,
+    /// What the events of watched changes come of.
+    pub origin: Origin,
 }
 
 /// What became of a transaction.
@@ -136,10 +147,12 @@ pub(crate) struct Change {
     /// Keys carry the prefix of their store.
     pub(crate) writes: Vec<(Vec<u8>, Option<Bytes>)>,
     pub(crate) publications: Vec<Prepared>,
+    pub(crate) if_buried: Vec<Prepared>,
     pub(crate) settlements: Vec<(Lease, Outcome)>,
     /// A stale lease is told, and the others are settled.
     pub(crate) lenient: bool,
     pub(crate) answers: Vec<(Vec<u8>, Bytes)>,
+    pub(crate) origin: Origin,
 }
 
 /// A publication, encoded.

@@ -63,6 +63,13 @@ const TRANSACT: &[(u32, Step)] = &[
     (2, Step::Increment),
     (1, Step::Retry),
 ];
+const INVOKE: &[(u32, Step)] = &[
+    (5, Step::Publish),
+    (5, Step::Invocation),
+    (2, Step::Obituary),
+    (1, Step::Increment),
+    (1, Step::Reopen),
+];
 const ALL: &[(u32, Step)] = &[
     (6, Step::Publish),
     (2, Step::PublishMany),
@@ -73,6 +80,8 @@ const ALL: &[(u32, Step)] = &[
     (1, Step::Redrive),
     (1, Step::Purge),
     (3, Step::Transaction),
+    (2, Step::Invocation),
+    (1, Step::Obituary),
     (2, Step::Write),
     (1, Step::Increment),
     (1, Step::Wait),
@@ -102,6 +111,13 @@ async fn delivering_is_cut_at_every_call() {
 #[tokio::test]
 async fn transactions_are_cut_at_every_call() {
     cut_history(3, TRANSACT, 60, 0..8).await;
+}
+
+#[tokio::test]
+async fn transactional_invocations_are_cut_at_every_call() {
+    for seed in 20..23 {
+        cut_history(seed, INVOKE, 60, 0..8).await;
+    }
 }
 
 #[tokio::test]

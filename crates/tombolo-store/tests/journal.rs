@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use simulation::{Hands, LIMITS, open, open_with, publication, queue};
 use tombolo_core::{
-    Code, FunctionId, Publication, Publish as _, PublishError, Published, TraceContext,
+    Code, FunctionId, Origin, Publication, Publish as _, PublishError, Published, TraceContext,
 };
 use tombolo_store::disk::simulated::SimulatedDisk;
 use tombolo_store::queue::{
@@ -184,11 +184,15 @@ async fn an_event_is_delivered_with_what_it_was_published_with() {
         span_id: 6,
         sampled: true,
     };
-    let publication = publication("readings", 4).trace(Some(trace));
+    let origin = Origin {
+        trace: Some(trace),
+        hops: 3,
+    };
+    let publication = publication("readings", 4).origin(origin);
     journal.publish(vec![publication.clone()]).await.unwrap();
     let delivery = take(&journal, "readings").await.remove(0);
     assert_eq!(delivery.event, publication.event);
-    assert_eq!(delivery.trace, Some(trace));
+    assert_eq!(delivery.origin, origin);
     assert_eq!((delivery.attempt, delivery.sequence), (1, 0));
     assert_eq!(delivery.published_wall_ms, 1_700_000_000_000);
     // It is nobody else's until it is settled.
@@ -357,6 +361,7 @@ async fn a_transaction_happens_as_a_whole_or_not_at_all() {
             key: "once".into(),
             answer: Bytes::from_static(b"done"),
         }],
+        ..Transaction::default()
     };
     let full = journal.commit(transaction(2, "1")).await.unwrap_err();
     assert!(matches!(&full, StoreError::Unfit { .. }), "{full:?}");
@@ -382,6 +387,70 @@ async fn a_transaction_happens_as_a_whole_or_not_at_all() {
         store.journal().answer(&function, "once").unwrap().unwrap(),
         "done"
     );
+}
+
+#[tokio::test]
+async fn what_is_to_be_told_of_a_dead_letter_is_published_with_it_and_only_then() {
+    let disk = SimulatedDisk::new();
+    let (_store, journal) = journal(&disk, QueueSettings::default()).await;
+    let settings = QueueSettings::default();
+    journal.configure(queue("plans"), settings).await.unwrap();
+    publish(&journal, 0..2).await;
+    let cause = || tombolo_store::Cause::new("it failed");
+    let (retry, dead) = (
+        Outcome::Retry {
+            cause: cause(),
+            after_ms: None,
+        },
+        Outcome::Dead { cause: cause() },
+    );
+    for (outcome, told) in [(retry, 0), (dead, 1)] {
+        let delivery = take(&journal, "readings").await.remove(0);
+        let transaction = Transaction {
+            if_buried: vec![publication("plans", 70)],
+            settlements: vec![(delivery.lease, outcome)],
+            ..Transaction::default()
+        };
+        let committed = journal.commit(transaction).await.unwrap();
+        assert!(committed.published.is_empty());
+        let depth = journal.figures(&queue("plans")).unwrap().figures.depth;
+        assert_eq!(depth, told, "{:?}", committed.settled);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_had_a_place_for_waits_and_has_no_attempt_more() {
+    let (disk, clock) = (SimulatedDisk::new(), Hands::default());
+    let store = open_with(&disk, clock.clone());
+    let journal = store.journal();
+    let settings = QueueSettings::default();
+    journal
+        .configure(queue("readings"), settings)
+        .await
+        .unwrap();
+    publish(&journal, 0..1).await;
+    for round in 0..20 {
+        let delivery = take(&journal, "readings").await.remove(0);
+        assert_eq!(delivery.attempt, 1, "{round}");
+        let later = Outcome::Later {
+            cause: tombolo_store::Cause::new("it is busy"),
+            after_ms: Some(500),
+        };
+        let settled = journal.settle(vec![(delivery.lease, later)]).await.unwrap();
+        let Settled::Retried { attempts, wait_ms } = settled[0] else {
+            panic!("{settled:?}")
+        };
+        assert_eq!(attempts, 0);
+        assert!((500..=1000).contains(&wait_ms), "{wait_ms}");
+        assert!(take(&journal, "readings").await.is_empty());
+        clock.0.fetch_add(wait_ms, Ordering::SeqCst);
+    }
+    let peeked = journal.peek(&queue("readings"), 0).unwrap().unwrap();
+    assert!(peeked.history.is_empty());
+    store.close().await;
+    let journal = open(&disk).journal();
+    let peeked = journal.peek(&queue("readings"), 0).unwrap().unwrap();
+    assert_eq!((peeked.attempts, peeked.history.len()), (0, 0));
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
-//! What the MQTT broker tells of itself when it is asked.
+//! What the MQTT broker tells of itself when it is asked, and of the brokers elsewhere that apps subscribe to.
+
+use tombolo_core::Name;
 
 /// The state of the broker; counters are since the node started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerReading {
     /// Clients that are connected now.
     pub connections: u64,
@@ -24,4 +26,15 @@ pub struct BrokerReading {
     pub dropped: [(&'static str, u64); 3],
     /// Messages that found no room to be retained.
     pub unretained: u64,
+    /// Brokers elsewhere.
+    pub remote: Vec<RemoteReading>,
+}
+
+/// Whether there is a connection to a broker elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteReading {
+    pub app: Name,
+    /// Its URL.
+    pub broker: String,
+    pub connected: bool,
 }

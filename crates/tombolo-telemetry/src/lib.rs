@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::mpsc;
 use tombolo_core::{FunctionId, QueueId, TraceContext};
 
-pub use broker::BrokerReading;
+pub use broker::{BrokerReading, RemoteReading};
 pub use export::{StartError, TelemetryService};
 pub use function::{FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;

@@ -116,6 +116,7 @@ metrics! {
     MQTT_SENT = "tombolo_mqtt_sent", None, "Copies of messages sent to clients";
     MQTT_DROPPED = "tombolo_mqtt_dropped", None, "Copies of messages that clients did not get, by reason: full, expired or too long for the client";
     MQTT_UNRETAINED = "tombolo_mqtt_unretained", None, "Messages that were to be retained and found no room";
+    MQTT_REMOTE_CONNECTED = "tombolo_mqtt_remote_connected", None, "1 for each broker elsewhere that an app subscribes to and is connected to now, 0 for one that it is not";
     LOG_ENTRIES_EVICTED = "tombolo_log_entries_evicted", None, "Log entries that made room for newer ones";
     LOG_MEMORY = "tombolo_log_memory", BYTES, "Memory that kept log entries take";
     SPANS_DROPPED = "tombolo_spans_dropped", None, "Spans that were lost: the export queue was full or the collector did not take them";
@@ -129,6 +130,8 @@ pub const LABEL_FUNCTION: &str = "function";
 pub const LABEL_QUEUE: &str = "queue";
 /// Label of metrics: why something happened.
 pub const LABEL_REASON: &str = "reason";
+/// Label of metrics: the URL of an MQTT broker elsewhere.
+pub const LABEL_BROKER: &str = "broker";
 /// Label of metrics: the error code.
 pub const LABEL_ERROR: &str = "error_type";
 /// Label of metrics: `in` or `out`.

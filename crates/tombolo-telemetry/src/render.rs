@@ -228,6 +228,16 @@ impl Snapshot {
                 counter(&mut counters, &[(name::LABEL_REASON, *reason)], *count)?;
             }
         }
+        let mut connected = family(encoder, name::MQTT_REMOTE_CONNECTED, MetricType::Gauge)?;
+        for remote in &broker.remote {
+            let labels = [
+                (name::LABEL_APP, remote.app.as_str()),
+                (name::LABEL_BROKER, remote.broker.as_str()),
+            ];
+            connected
+                .encode_family(&labels.as_slice())?
+                .encode_gauge(&i64::from(remote.connected))?;
+        }
         Ok(())
     }
 

@@ -11,7 +11,8 @@
 //!
 //! A function that was called with a key finishes, and its answer is kept, although the caller goes away.
 //!
-//! The function may run twice for one key where the node stops between the function's work and the
+//! With the effects of a transactional invocation the answer is committed as they are: its work counts once for each
+//! key. Else the function may run twice for one key where the node stops between the function's work and the
 //! storing of its answer, where an answer is too long to be kept, and where the disk is full.
 
 mod fingerprint;
@@ -31,7 +32,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Invoke, InvokeFuture};
-use tombolo_store::{ANSWER_BYTES_MAX, Answer, Journal, Transaction};
+use tombolo_store::{ANSWER_BYTES_MAX, Answer, Effects, Journal, StoreError, Transaction};
 
 use fingerprint::{Fingerprint, Reading};
 
@@ -99,16 +100,22 @@ impl Invoke for Idempotent {
             }
         }
         let function = call.function.clone();
+        let keeper = match call.request.extensions().get::<Effects>() {
+            Some(effects) => Keeper::Effects(effects.clone()),
+            None => Keeper::Journal(self.journal.clone()),
+        };
         let (head, body) = call.request.into_parts();
         let (body, reading) = Reading::of(body);
         let request = Request::from_parts(head, body);
         let answering = self.inner.invoke(Call { request, ..call });
-        let journal = self.journal.clone();
         let work = async move {
             let answer = answering.await?;
-            let kept = keep(&journal, function, key, (target, reading), answer).await;
-            drop(claim);
-            kept
+            let mut kept = keep(&keeper, function, key, (target, reading), answer).await?;
+            if let Keeper::Effects(_) = keeper {
+                // Nobody else runs for the key until whoever commits the effects has done so.
+                kept.extensions_mut().insert(Arc::new(claim));
+            }
+            Ok(kept)
         };
         let tasks = self.tasks.clone();
         Box::pin(async move {
@@ -121,9 +128,31 @@ impl Invoke for Idempotent {
     }
 }
 
+/// Where an answer is kept.
+enum Keeper {
+    Journal(Journal),
+    /// With all else that the invocation does.
+    Effects(Effects),
+}
+
+impl Keeper {
+    async fn keep(&self, answer: Answer) -> Result<(), StoreError> {
+        match self {
+            Self::Journal(journal) => {
+                let committed = journal.commit(Transaction {
+                    answers: vec![answer],
+                    ..Transaction::default()
+                });
+                committed.await.map(drop)
+            }
+            Self::Effects(effects) => effects.answer(answer),
+        }
+    }
+}
+
 /// Stores an answer if it is final, and gives it on.
 async fn keep(
-    journal: &Journal,
+    keeper: &Keeper,
     function: FunctionId,
     key: String,
     (target, reading): (String, Reading),
@@ -158,15 +187,12 @@ async fn keep(
         body: whole.into(),
     };
     let encoded = postcard::to_stdvec(&stored).unwrap_or_default();
-    let committed = journal.commit(Transaction {
-        answers: vec![Answer {
-            function: function.clone(),
-            key,
-            answer: encoded.into(),
-        }],
-        ..Transaction::default()
-    });
-    if let Err(error) = committed.await {
+    let answer = Answer {
+        function: function.clone(),
+        key,
+        answer: encoded.into(),
+    };
+    if let Err(error) = keeper.keep(answer).await {
         // The function has done its work: an error would have it done again.
         tracing::warn!(%function, %error, "an answer cannot be kept for its idempotency key");
     }

@@ -360,7 +360,7 @@ pub fn deploy_error(error: &DeployError, manifest: Option<&Manifest>) -> Error {
             report.place(format!("{} [[triggers.http]]", app::MANIFEST))
         }
         DeployError::Reserved(_) => report.place(format!("{} [app]", app::MANIFEST)),
-        DeployError::Topic(_) | DeployError::Mqtt => {
+        DeployError::Topic(_) | DeployError::BrokerPassword { .. } => {
             report.place(format!("{} [[triggers.mqtt]]", app::MANIFEST))
         }
         DeployError::Consume(_) => report.place(format!("{} [[triggers.queue]]", app::MANIFEST)),

@@ -78,7 +78,7 @@ fn parse_wrk(text: &str) -> Result<(f64, f64)> {
 }
 
 /// utime + stime of all threads of a process (proc(5), fields 14 and 15 of /proc/PID/stat).
-fn cpu_seconds(process_id: u32) -> Result<f64> {
+pub fn cpu_seconds(process_id: u32) -> Result<f64> {
     let file = format!("/proc/{process_id}/stat");
     let text = fs::read_to_string(&file).with_context(|| format!("{file}: the server is gone"))?;
     parse_stat(&text).with_context(|| format!("cannot read {file}"))

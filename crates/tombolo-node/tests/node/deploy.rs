@@ -209,7 +209,7 @@ async fn a_node_without_listeners_invokes_and_ends_at_once() {
             request_id: "r1".into(),
             deadline: None,
             hops,
-            relays: 0,
+            nested: hops > 0,
             event: false,
             client: None,
         },

@@ -274,12 +274,6 @@ async fn events_wait_for_the_next_start_and_queues_for_the_next_release() {
 async fn what_the_host_cannot_do_is_refused_when_it_is_deployed() {
     let site = Site::new();
     let node = site.start(Vec::new()).await.unwrap();
-    let transactional = READINGS.replace("retry", "transactional = true\nretry");
-    let app = site.app_with("demo", "hello", 204, 1, &transactional);
-    let error = node.handle.deploy(app).await.unwrap_err();
-    assert_eq!(error.code(), Code::ManifestValue);
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("demo/readings"), "{cause}");
     let hosts = site.app("tombolo", "hello", 204, 1);
     let error = node.handle.deploy(hosts).await.unwrap_err();
     assert_eq!(error.code(), Code::ManifestValue);

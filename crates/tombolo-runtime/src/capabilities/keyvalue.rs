@@ -2,6 +2,7 @@
 
 use tombolo_core::Name;
 use tombolo_store::{KeyValue, StoreError};
+use wasmtime::component::Resource;
 
 use crate::state::State;
 
@@ -19,29 +20,36 @@ impl State {
         let name: Name = name.parse().ok()?;
         self.function.key_values.get(&name).cloned().map(Bucket)
     }
+
+    /// A store as the invocation has it that runs now: an instance may hold what an earlier one opened.
+    pub(super) fn scoped(&self, store: &KeyValue) -> KeyValue {
+        store.within(self.egress.caller.scope())
+    }
+
+    /// The store behind a resource.
+    pub(super) fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<KeyValue> {
+        Ok(self.scoped(&self.table.get(bucket)?.0))
+    }
 }
 
-impl Bucket {
-    /// Every key of the store, for interfaces without pages.
-    pub(super) fn all_keys(&self) -> Result<Vec<String>, String> {
-        let mut keys: Vec<String> = Vec::new();
-        let mut bytes = 0;
-        loop {
-            let page = self
-                .0
-                .keys(keys.last().map(String::as_str), PAGE_KEYS_MAX)
-                .map_err(text)?;
-            let last = page.len() < PAGE_KEYS_MAX;
-            bytes += page.iter().map(String::len).sum::<usize>();
-            keys.extend(page);
-            if bytes > ALL_KEYS_BYTES_MAX {
-                return Err(format!(
-                    "the store has more than {ALL_KEYS_BYTES_MAX} bytes of keys; list them by an interface with pages"
-                ));
-            }
-            if last {
-                return Ok(keys);
-            }
+/// Every key of a store, for interfaces without pages.
+pub(super) fn all_keys(store: &KeyValue) -> Result<Vec<String>, String> {
+    let mut keys: Vec<String> = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let page = store
+            .keys(keys.last().map(String::as_str), PAGE_KEYS_MAX)
+            .map_err(text)?;
+        let last = page.len() < PAGE_KEYS_MAX;
+        bytes += page.iter().map(String::len).sum::<usize>();
+        keys.extend(page);
+        if bytes > ALL_KEYS_BYTES_MAX {
+            return Err(format!(
+                "the store has more than {ALL_KEYS_BYTES_MAX} bytes of keys; list them by an interface with pages"
+            ));
+        }
+        if last {
+            return Ok(keys);
         }
     }
 }

@@ -49,7 +49,7 @@ fn other(error: tombolo_store::StoreError) -> store::Error {
 
 impl State {
     fn listed(&self, bucket: &Resource<Listed>) -> wasmtime::Result<KeyValue> {
-        Ok(self.table.get(bucket)?.store.clone())
+        Ok(self.scoped(&self.table.get(bucket)?.store))
     }
 }
 
@@ -103,6 +103,7 @@ impl store::HostBucket for State {
         bucket: Resource<Listed>,
         cursor: Option<u64>,
     ) -> Answer<store::KeyResponse> {
+        let store = self.listed(&bucket)?;
         let listed = self.table.get_mut(&bucket)?;
         let unknown =
             || store::Error::Other("the cursor is not one that this bucket gave out".into());
@@ -118,7 +119,7 @@ impl store::HostBucket for State {
                 }
             }
         };
-        let keys = match listed.store.keys(after.as_deref(), PAGE_KEYS_MAX) {
+        let keys = match store.keys(after.as_deref(), PAGE_KEYS_MAX) {
             Ok(keys) => keys,
             Err(error) => return Ok(Err(other(error))),
         };

@@ -53,10 +53,6 @@ fn other(error: tombolo_store::StoreError) -> store::Error {
 }
 
 impl State {
-    fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<KeyValue> {
-        Ok(self.table.get(bucket)?.0.clone())
-    }
-
     fn keep(&mut self, cas: Cas) -> Answer<Resource<Cas>> {
         let bytes = self.seen_bytes + cas.seen_bytes();
         if bytes > SEEN_BYTES_MAX {
@@ -164,7 +160,7 @@ impl atomics::Host for State {
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), atomics::CasError>> {
         let Cas { store, key, seen } = self.forget(cas)?;
-        match store.swap(&key, seen, value.into()).await {
+        match self.scoped(&store).swap(&key, seen, value.into()).await {
             Ok(Swapped::Done) => Ok(Ok(())),
             Ok(Swapped::Changed(seen)) => Ok(Err(match self.keep(Cas { store, key, seen })? {
                 Ok(newer) => atomics::CasError::CasFailed(newer),

@@ -3,7 +3,7 @@
 use tombolo_store::Write;
 use wasmtime::component::{Linker, Resource};
 
-use super::keyvalue::{Bucket, text};
+use super::keyvalue::{Bucket, all_keys, text};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -46,9 +46,7 @@ impl key_value::HostStore for State {
 
     fn get(&mut self, store: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
         Ok(self
-            .table
-            .get(&store)?
-            .0
+            .bucket(&store)?
             .get(&key)
             .map(|value| value.map(Vec::from))
             .map_err(other))
@@ -59,12 +57,12 @@ impl key_value::HostStore for State {
             key,
             value: value.into(),
         };
-        let store = self.table.get(&store)?.0.clone();
+        let store = self.bucket(&store)?;
         Ok(store.write(vec![write]).await.map_err(other))
     }
 
     async fn delete(&mut self, store: Resource<Bucket>, key: String) -> Answer<()> {
-        let store = self.table.get(&store)?.0.clone();
+        let store = self.bucket(&store)?;
         Ok(store
             .write(vec![Write::Delete { key }])
             .await
@@ -72,11 +70,11 @@ impl key_value::HostStore for State {
     }
 
     fn exists(&mut self, store: Resource<Bucket>, key: String) -> Answer<bool> {
-        Ok(self.table.get(&store)?.0.exists(&key).map_err(other))
+        Ok(self.bucket(&store)?.exists(&key).map_err(other))
     }
 
     fn get_keys(&mut self, store: Resource<Bucket>) -> Answer<Vec<String>> {
-        Ok(self.table.get(&store)?.all_keys().map_err(Error::Other))
+        Ok(all_keys(&self.bucket(&store)?).map_err(Error::Other))
     }
 
     fn drop(&mut self, store: Resource<Bucket>) -> wasmtime::Result<()> {

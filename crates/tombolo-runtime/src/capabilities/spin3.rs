@@ -1,9 +1,9 @@
 //! `spin:key-value` and `spin:variables` 3.0.0, for components of Spin SDK 6 and 7.
 
-use tombolo_store::Write;
+use tombolo_store::{KeyValue, Write};
 use wasmtime::component::{Accessor, FutureReader, Linker, Resource, StreamReader};
 
-use super::keyvalue::{Bucket, text};
+use super::keyvalue::{Bucket, all_keys, text};
 use crate::state::{Capabilities, State};
 
 mod key_value_bindings {
@@ -39,12 +39,12 @@ fn other(error: tombolo_store::StoreError) -> Error {
     Error::Other(text(error))
 }
 
-/// A handle to the store behind a resource, so that nothing is borrowed while the store works.
+/// The store behind a resource, so that nothing is borrowed while it works.
 fn opened(
     accessor: &Accessor<impl Send, Capabilities>,
     store: &Resource<Bucket>,
-) -> wasmtime::Result<Bucket> {
-    accessor.with(|mut access| Ok(Bucket(access.get().table.get(store)?.0.clone())))
+) -> wasmtime::Result<KeyValue> {
+    accessor.with(|mut access| access.get().bucket(store))
 }
 
 impl key_value::Host for State {}
@@ -65,7 +65,6 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         key: String,
     ) -> Answer<Option<Vec<u8>>> {
         Ok(opened(accessor, &store)?
-            .0
             .get(&key)
             .map(|value| value.map(Vec::from))
             .map_err(other))
@@ -82,7 +81,6 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
             value: value.into(),
         };
         Ok(opened(accessor, &store)?
-            .0
             .write(vec![write])
             .await
             .map_err(other))
@@ -94,7 +92,6 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         key: String,
     ) -> Answer<()> {
         Ok(opened(accessor, &store)?
-            .0
             .write(vec![Write::Delete { key }])
             .await
             .map_err(other))
@@ -105,14 +102,14 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         store: Resource<Bucket>,
         key: String,
     ) -> Answer<bool> {
-        Ok(opened(accessor, &store)?.0.exists(&key).map_err(other))
+        Ok(opened(accessor, &store)?.exists(&key).map_err(other))
     }
 
     async fn get_keys(
         accessor: &Accessor<T, Self>,
         store: Resource<Bucket>,
     ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
-        let listed = opened(accessor, &store)?.all_keys().map_err(Error::Other);
+        let listed = all_keys(&opened(accessor, &store)?).map_err(Error::Other);
         let (keys, result) = match listed {
             Ok(keys) => (keys, Ok(())),
             Err(error) => (Vec::new(), Err(error)),

@@ -17,9 +17,10 @@ use http::{HeaderName, Request};
 use http_body_util::{BodyExt as _, Full};
 use tombolo_core::invoke::HOPS_MAX;
 use tombolo_core::{
-    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, TraceContext,
-    header,
+    Blame, BodyError, Call, CallContext, Code, Failure, FunctionId, Invoke, Name, Origin,
+    TraceContext, header,
 };
+use tombolo_store::{Effects, Scope};
 use wasmtime::AsContextMut as _;
 use wasmtime::component::{Accessor, GuestTaskId, Linker, Resource};
 use wasmtime_wasi_http::p3::{self, bindings::http::client as client_03};
@@ -47,8 +48,27 @@ pub(crate) struct Caller {
     pub(crate) request_id: String,
     pub(crate) deadline: Instant,
     pub(crate) hops: u8,
-    pub(crate) relays: u8,
     pub(crate) client: Option<IpAddr>,
+    /// Where its changes wait for the commit with its event, if they do.
+    pub(crate) effects: Option<Effects>,
+}
+
+impl Caller {
+    /// What whatever it makes comes of.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            trace: Some(self.trace),
+            hops: self.hops.saturating_add(1),
+        }
+    }
+
+    /// For whom it uses stores.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            origin: self.origin(),
+            effects: self.effects.clone(),
+        }
+    }
 }
 
 /// The hooks of one instance.
@@ -140,13 +160,11 @@ type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Failu
 impl Egress {
     /// The task works for this caller from now on.
     pub(crate) fn begin(&mut self, task: GuestTaskId, caller: Caller) {
-        // An import that does not tell its task is put down to the newest caller, with the hops and
-        // relays of the ones that have most: a loop is found all the same.
+        // An import that does not tell its task is put down to the newest caller, with the hops of
+        // the one that has most: a loop is found all the same.
         let hops = self.callers.values().map(|other| other.hops).max();
-        let relays = self.callers.values().map(|other| other.relays).max();
         self.caller = caller.clone();
         self.caller.hops = caller.hops.max(hops.unwrap_or_default());
-        self.caller.relays = caller.relays.max(relays.unwrap_or_default());
         self.callers.insert(task, caller);
     }
 
@@ -200,7 +218,7 @@ impl Egress {
                 request_id: caller.request_id,
                 deadline: Some(caller.deadline),
                 hops: caller.hops + 1,
-                relays: caller.relays,
+                nested: true,
                 event: false,
                 client: caller.client,
             },

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tombolo_core::event::{Bounds, Event};
-use tombolo_core::topic::{RELAYS_MAX, set_relays};
+use tombolo_core::invoke::HOPS_MAX;
+use tombolo_core::topic::set_hops;
 use tombolo_core::{Blame, Code, Failure, PublishTopic, TopicPublication, TopicQos};
 
 use super::{Author, Publishing};
@@ -25,7 +26,7 @@ pub(crate) struct TopicPublisher {
 }
 
 impl Publishing {
-    /// Who publishes to a topic; refused without a grant of it, and beyond the bound on relays.
+    /// Who publishes to a topic; refused without a grant of it, and beyond the bound on hops.
     pub(crate) fn topic_publisher(
         &self,
         caller: &Caller,
@@ -43,9 +44,9 @@ impl Publishing {
             };
             return Err(Failure::new(Code::NotAllowed, Blame::Caller, detail));
         }
-        if caller.relays >= RELAYS_MAX {
+        if caller.hops >= HOPS_MAX {
             let detail =
-                format!("{RELAYS_MAX} messages to topics, each caused by the one before, led here");
+                format!("{HOPS_MAX} functions, each by the one before, led to this message");
             return Err(Failure::new(Code::Loop, Blame::Caller, detail));
         }
         let topics = self.topics.clone().ok_or_else(|| {
@@ -63,7 +64,7 @@ impl Publishing {
 impl TopicPublisher {
     /// Publishes an event; ready once every trigger that its topic matches has it in the journal.
     pub(crate) async fn publish(self, mut event: Event, terms: TopicTerms) -> Result<(), Failure> {
-        set_relays(&mut event, self.author.relays.saturating_add(1));
+        set_hops(&mut event, self.author.origin.hops);
         event.check_within(&Bounds::default())?;
         let publication = TopicPublication {
             topic: self.topic,
@@ -101,14 +102,14 @@ pub(crate) mod fake {
         pub(crate) fn publisher(
             self: &Arc<Self>,
             topic: &str,
-            relays: u8,
+            hops: u8,
         ) -> Result<TopicPublisher, Failure> {
             let grants = Grants {
                 topics: vec!["plans/#".parse().unwrap()],
                 ..Grants::default()
             };
             let topics: Arc<dyn PublishTopic> = Arc::clone(self) as _;
-            let caller = Caller { relays, ..caller() };
+            let caller = Caller { hops, ..caller() };
             Publishing::new(None, Some(topics)).topic_publisher(&caller, &grants, topic)
         }
     }
@@ -144,15 +145,15 @@ mod tests {
     async fn each_message_counts_those_before_it_and_a_chain_has_an_end() {
         let carried = Arc::new(Carried::default());
         let mut event = Event::new("1", "/plant/sensor", "plan");
-        set_relays(&mut event, 9);
+        set_hops(&mut event, 9);
         let publisher = carried.publisher("plans/7", 2).ok().unwrap();
         let sent = publisher.publish(event, TopicTerms::default()).await;
         sent.unwrap();
         let sent = carried.0.lock().unwrap().pop().unwrap();
-        assert_eq!(tombolo_core::topic::relays(&sent.event), 3);
+        assert_eq!(tombolo_core::topic::hops(&sent.event), 3);
         assert_eq!((sent.qos, sent.retain), (TopicQos::AtLeastOnce, false));
-        assert!(carried.publisher("plans/7", RELAYS_MAX - 1).is_ok());
-        let failure = carried.publisher("plans/7", RELAYS_MAX).err().unwrap();
+        assert!(carried.publisher("plans/7", HOPS_MAX - 1).is_ok());
+        let failure = carried.publisher("plans/7", HOPS_MAX).err().unwrap();
         assert_eq!(failure.code, Code::Loop);
     }
 }

@@ -5,7 +5,7 @@ mod settle;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use tombolo_core::{Moment, Published, QueueId};
+use tombolo_core::{Moment, Origin, Published, QueueId};
 
 use super::changes::Watched;
 use crate::StoreError;
@@ -18,7 +18,7 @@ use crate::queue::{Arrival, Due, Entry, Operation as QueueOperation, Plan, Refus
 use crate::queues::{Content, Effect, Queues, Slot};
 use crate::remembered::Fingerprint;
 use crate::stored::{self, Stored};
-use crate::transaction::{Change, Committed, Prepared};
+use crate::transaction::{Change, Committed, Prepared, Settled};
 
 /// What the fields of an operation without a queue take in a record, at most.
 const OPERATION_BYTES: usize = 32;
@@ -139,7 +139,8 @@ impl<'a> Decisions<'a> {
         body: &mut Body,
         engine: Option<&mut Transaction<'_>>,
     ) -> Decided<Committed> {
-        let queues: HashSet<&QueueId> = change.publications.iter().map(|p| &p.queue).collect();
+        let published = change.publications.iter().chain(&change.if_buried);
+        let queues: HashSet<&QueueId> = published.map(|one| &one.queue).collect();
         let watched = if change.writes.is_empty() {
             0
         } else {
@@ -164,13 +165,22 @@ impl<'a> Decisions<'a> {
         let settled = self.settle_all(change.settlements, change.lenient, body)?;
         let mut publications = change.publications;
         let told = publications.len();
+        if settled.contains(&Settled::Buried) {
+            publications.extend(change.if_buried);
+        }
         if let Some(engine) = engine {
             for (key, value) in &change.expects {
                 if engine.get(key)? != *value {
                     return Err(conflict(key).into());
                 }
             }
-            self.watch_all(&change.writes, engine, body, &mut publications)?;
+            self.watch_all(
+                &change.writes,
+                change.origin,
+                engine,
+                body,
+                &mut publications,
+            )?;
             let mut published = self.publish(publications, body)?;
             published.truncate(told);
             let writes = change.writes.iter().map(|(key, value)| {
@@ -189,7 +199,8 @@ impl<'a> Decisions<'a> {
             }
             return Ok(Committed { published, settled });
         }
-        let published = self.publish(publications, body)?;
+        let mut published = self.publish(publications, body)?;
+        published.truncate(told);
         fits(body, 0)?;
         Ok(Committed { published, settled })
     }
@@ -199,12 +210,13 @@ impl<'a> Decisions<'a> {
         &mut self,
         key: Vec<u8>,
         delta: i64,
+        origin: Origin,
         body: &mut Body,
         engine: &mut Transaction<'_>,
     ) -> Decided<i64> {
         let sum = super::add(engine.get(&key)?.as_deref(), delta)?;
         let write = (key, Some(Bytes::from(sum.to_string())));
-        self.change_writes(vec![write], body, engine)?;
+        self.change_writes(vec![write], origin, body, engine)?;
         Ok(sum)
     }
 
@@ -213,7 +225,7 @@ impl<'a> Decisions<'a> {
         &mut self,
         key: Vec<u8>,
         expected: Option<&Bytes>,
-        value: Bytes,
+        (value, origin): (Bytes, Origin),
         body: &mut Body,
         engine: &mut Transaction<'_>,
     ) -> Decided<Swapped> {
@@ -221,18 +233,20 @@ impl<'a> Decisions<'a> {
         if found.as_ref() != expected {
             return Ok(Swapped::Changed(found));
         }
-        self.change_writes(vec![(key, Some(value))], body, engine)?;
+        self.change_writes(vec![(key, Some(value))], origin, body, engine)?;
         Ok(Swapped::Done)
     }
 
     fn change_writes(
         &mut self,
         writes: Vec<(Vec<u8>, Option<Bytes>)>,
+        origin: Origin,
         body: &mut Body,
         engine: &mut Transaction<'_>,
     ) -> Decided<()> {
         let change = Change {
             writes,
+            origin,
             ..Change::default()
         };
         self.change(change, body, Some(engine)).map(drop)
@@ -242,6 +256,7 @@ impl<'a> Decisions<'a> {
     fn watch_all(
         &self,
         writes: &[(Vec<u8>, Option<Bytes>)],
+        origin: Origin,
         engine: &Transaction<'_>,
         body: &Body,
         publications: &mut Vec<Prepared>,
@@ -266,7 +281,7 @@ impl<'a> Decisions<'a> {
             let id = format!("{:x}-{index}", body.position());
             for watched in watched {
                 let event = watched.event(&id, key, before.as_ref(), value.as_ref(), self.now);
-                publications.push(prepared(&watched.queue, event, self.now));
+                publications.push(prepared(&watched.queue, event, origin, self.now));
             }
         }
         Ok(())
@@ -373,10 +388,15 @@ impl<'a> Decisions<'a> {
 }
 
 /// An event as it is published now, by the store itself.
-fn prepared(queue: &QueueId, event: tombolo_core::event::Event, now: Moment) -> Prepared {
+fn prepared(
+    queue: &QueueId,
+    event: tombolo_core::event::Event,
+    origin: Origin,
+    now: Moment,
+) -> Prepared {
     let stored = Stored {
         event,
-        trace: None,
+        origin,
         published_wall_ms: now.wall_ms,
         dead: None,
     };

@@ -218,7 +218,7 @@ impl Journal {
         let stored = stored.ok_or_else(|| StoreError::Damaged("an event".into()))?;
         Ok(Some(Peeked {
             event: stored.event,
-            trace: stored.trace,
+            trace: stored.origin.trace,
             published_wall_ms: stored.published_wall_ms,
             attempts,
             history: read_history(&open.segments, history.as_ref())?,

@@ -115,7 +115,7 @@ pub enum Operation<P> {
         /// Why.
         reason: Reason,
     },
-    /// An attempt failed, and another follows.
+    /// An attempt failed, or there was no place for one, and another follows.
     Retried {
         /// Of which event.
         sequence: u64,

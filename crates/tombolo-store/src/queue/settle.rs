@@ -14,6 +14,11 @@ pub enum Outcome {
         /// How long the function asked to be left alone (`Retry-After`).
         after_ms: Option<u64>,
     },
+    /// It was not tried: nobody had a place for it. That is no attempt, and waits as long as before.
+    Later {
+        /// How long to leave it alone.
+        after_ms: Option<u64>,
+    },
     /// It will never succeed.
     Dead,
 }
@@ -126,23 +131,26 @@ impl<P: Copy> Queue<P> {
         random: u64,
     ) -> Operation<P> {
         let retry = &self.settings.retry;
-        let attempts = slot.attempts.saturating_add(1);
+        let next = slot.attempts.saturating_add(1);
         let age_ms = now.lived_ms.saturating_sub(slot.published_lived_ms);
         let reason = match outcome {
             Outcome::Done => Reason::Done,
             Outcome::Dead => Reason::Buried(Burial::Refused),
-            Outcome::Retry { .. } if attempts >= retry.attempts => Reason::Buried(Burial::Attempts),
-            Outcome::Retry { .. } if retry.age_ms.is_some_and(|max| age_ms >= max) => {
+            Outcome::Retry { .. } if next >= retry.attempts => Reason::Buried(Burial::Attempts),
+            Outcome::Retry { .. } | Outcome::Later { .. }
+                if retry.age_ms.is_some_and(|max| age_ms >= max) =>
+            {
                 Reason::Buried(Burial::Age)
             }
-            Outcome::Retry { after_ms } => {
+            Outcome::Retry { after_ms } | Outcome::Later { after_ms } => {
                 plan.keep(sequence);
                 let lives_ms = retry.age_ms.unwrap_or(u64::MAX).min(self.settings.age_ms);
                 let asked_ms = after_ms.map_or(0, |ms| ms.min(lives_ms.saturating_sub(age_ms)));
-                let wait_ms = wait_ms(retry, attempts, random).max(asked_ms);
+                let wait_ms = wait_ms(retry, next, random).max(asked_ms);
+                let tried = matches!(outcome, Outcome::Retry { .. });
                 return Operation::Retried {
                     sequence,
-                    attempts,
+                    attempts: if tried { next } else { slot.attempts },
                     due_lived_ms: now.lived_ms.saturating_add(wait_ms),
                 };
             }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tombolo_core::event::Event;
-use tombolo_core::{Publication, Publish as _, Published, QueueId};
+use tombolo_core::{FunctionId, Publication, Publish as _, Published, QueueId};
 use tombolo_store::disk::simulated::SimulatedDisk;
 use tombolo_store::queue::{QueueSettings, TakeBounds};
 use tombolo_store::{
-    Cause, Clock, Delivery, Journal, KeyValue, Lease, Limits, Outcome, Selection, Settled, Store,
-    Taken, Transaction, Write,
+    Answer, Cause, Clock, Delivery, Effects, Journal, KeyValue, Lease, Limits, Outcome, Scope,
+    Selection, Settled, Store, StoreError, Taken, Transaction, Write,
 };
 
 const QUEUES: [&str; 2] = ["readings", "plans"];
@@ -47,6 +47,11 @@ pub enum Step {
     Purge,
     /// Settle one event, publish another and write two keys.
     Transaction,
+    /// What a transactional invocation does: count, write, publish and answer, with its event's acknowledgement;
+    /// and again when somebody else counts meanwhile.
+    Invocation,
+    /// Settle one event as failed, and publish another if that makes it a dead letter.
+    Obituary,
     Write,
     Increment,
     Wait,
@@ -59,6 +64,8 @@ pub struct State {
     /// Events by queue, in order: id and failed attempts.
     pub queues: BTreeMap<String, Vec<(String, u16)>>,
     pub keys: BTreeMap<String, String>,
+    /// Stored answers by their key.
+    pub answers: BTreeMap<String, String>,
     /// Ids that were accepted.
     pub accepted: BTreeSet<(String, String)>,
 }
@@ -182,9 +189,25 @@ pub fn observe(store: &Store) -> State {
             .keys
             .insert(key, String::from_utf8_lossy(&value).into_owned());
     }
+    for key in ANSWERS {
+        if let Some(answer) = journal.answer(&function(), key).unwrap() {
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            state.answers.insert(key.into(), answer);
+        }
+    }
     state.queues.retain(|_, events| !events.is_empty());
     state
 }
+
+/// The function whose answers are stored, and their keys.
+fn function() -> FunctionId {
+    FunctionId {
+        app: "app".parse().unwrap(),
+        function: "f".parse().unwrap(),
+    }
+}
+
+const ANSWERS: [&str; 3] = ["once", "twice", "thrice"];
 
 /// A history under way.
 struct Actor {
@@ -285,6 +308,8 @@ impl Actor {
             Step::Together => return self.together(random).await,
             Step::Done | Step::Retry | Step::Bury => return self.settle(step, name).await,
             Step::Transaction => return self.transaction(name, random).await,
+            Step::Invocation => return self.invocation(name, random).await,
+            Step::Obituary => return self.obituary(name, random).await,
             Step::Redrive | Step::Purge => {
                 let name = if step == Step::Redrive {
                     format!("{name}.dead")
@@ -437,6 +462,84 @@ impl Actor {
         self.note(began);
     }
 
+    async fn invocation(&mut self, name: &str, random: &mut Random) {
+        let Some(delivery) = self.take(name).await else {
+            return;
+        };
+        let journal = self.store.journal();
+        let (id, key) = (self.id(), ANSWERS[random.below(ANSWERS.len())]);
+        let other = QUEUES[random.below(QUEUES.len())];
+        let mut meddled = random.below(4) != 0;
+        loop {
+            let effects = Effects::default();
+            let things = keys(&self.store).within(Scope {
+                effects: Some(effects.clone()),
+                ..Scope::default()
+            });
+            let sum = things.increment("count", 3).await.unwrap();
+            let last = set("last", &id.to_string());
+            things.write(vec![last]).await.unwrap();
+            effects.publish(vec![publication(other, id)]).await.unwrap();
+            let answer = Answer {
+                function: function(),
+                key: key.into(),
+                answer: id.to_string().into(),
+            };
+            effects.answer(answer).unwrap();
+            if !meddled {
+                meddled = true;
+                Box::pin(self.step(Step::Increment, random)).await;
+            }
+            let began = self.run.disk.calls();
+            let transaction = Transaction {
+                settlements: vec![(delivery.lease.clone(), Outcome::Done)],
+                ..effects.seal()
+            };
+            match journal.commit(transaction).await {
+                Err(StoreError::Conflict { key }) => assert_eq!(key, "count"),
+                committed => {
+                    committed.unwrap();
+                    self.state.keys.insert("count".into(), sum.to_string());
+                    self.state.keys.insert("last".into(), id.to_string());
+                    self.state.answers.insert(key.into(), id.to_string());
+                    self.state.remove(name, &delivery.event.id);
+                    self.state.publish(other, &id.to_string());
+                    return self.note(began);
+                }
+            }
+        }
+    }
+
+    async fn obituary(&mut self, name: &str, random: &mut Random) {
+        let Some(delivery) = self.take(name).await else {
+            return;
+        };
+        let began = self.run.disk.calls();
+        let (dead, told) = (delivery.event.id.clone(), self.id());
+        let other = QUEUES[random.below(QUEUES.len())];
+        let cause = Cause::new("it failed");
+        let dies = random.below(2) == 0;
+        let outcome = match dies {
+            true => Outcome::Dead { cause },
+            false => Outcome::Later {
+                cause,
+                after_ms: None,
+            },
+        };
+        let transaction = Transaction {
+            if_buried: vec![publication(other, told)],
+            settlements: vec![(delivery.lease, outcome)],
+            ..Transaction::default()
+        };
+        self.store.journal().commit(transaction).await.unwrap();
+        if dies {
+            self.state.remove(name, &dead);
+            self.state.events(&format!("{name}.dead")).push((dead, 0));
+            self.state.publish(other, &told.to_string());
+        }
+        self.note(began);
+    }
+
     async fn transaction(&mut self, name: &str, random: &mut Random) {
         let Some(delivery) = self.take(name).await else {
             return;
@@ -494,7 +597,8 @@ pub async fn check(run: &Run, call: usize, seed: u64, disk: SimulatedDisk) {
         .iter()
         .find(|(state, ..)| {
             let events = state.queues.iter().filter(|(_, events)| !events.is_empty());
-            events.eq(found.queues.iter()) && state.keys == found.keys
+            let keys = state.keys == found.keys && state.answers == found.answers;
+            events.eq(found.queues.iter()) && keys
         });
     let Some((state, ..)) = state else {
         let expected = &run.states[answered..=asked.max(answered)];

@@ -1,7 +1,7 @@
 //! A function's answer, read to its end before anything is settled.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tombolo_core::{Body, BodyError};
 
@@ -17,6 +17,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// Whether there was more.
     pub(super) cut: bool,
+    /// What the host keeps for as long as the answer is not settled.
+    pub(super) extensions: Extensions,
 }
 
 /// Reads an answer. What is beyond the bound is read and dropped: the invocation ends with the end
@@ -37,5 +39,6 @@ pub(super) async fn read(response: Response<Body>) -> Result<Answer, BodyError> 
         headers: head.headers,
         body: kept.freeze(),
         cut,
+        extensions: head.extensions,
     })
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Request};
+use http::{Extensions, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, RwLockReadGuard, RwLockWriteGuard};
 use tombolo_core::event::{Event, EventError, http as binding};
 use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
-use tombolo_core::topic::{relays, set_relays};
-use tombolo_core::{Call, CallContext, Code, Publication, TraceContext};
-use tombolo_store::{Batch, Cause, Delivery, Lease, Outcome, Settled, StoreError, Transaction};
+use tombolo_core::invoke::HOPS_MAX;
+use tombolo_core::{Call, CallContext, Code, TraceContext};
+use tombolo_store::{Batch, Delivery, Effects, Lease, Transaction};
 use tombolo_telemetry::{Span, name};
 
 use super::answer::read;
@@ -23,88 +23,60 @@ use super::verdict::{Asked, Fault, Verdict, judge};
 /// says why; a tenth of the lease where that is less.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// How often a transactional function runs for one attempt, because others change what it has read.
+const RUNS_MAX: usize = 16;
+
 /// What was taken, in the shape in which it is worked on.
-struct Taken {
-    leases: Vec<Lease>,
+pub(super) struct Taken {
+    pub(super) leases: Vec<Lease>,
     events: Vec<Event>,
     /// The highest of the events' attempts.
     attempt: u16,
-    /// The most publications to topics that led to one of the events.
-    relays: u8,
-    lease: Duration,
+    /// The most functions that led to one of the events.
+    pub(super) hops: u8,
+    /// A transactional function does not run again later than this.
+    begin_by: Instant,
+    /// When the answer has to be there.
+    deadline: Instant,
     /// The id of the invocation: queue, number of the first event, attempt.
     request_id: String,
 }
 
-/// What a function's invocation is told of its delivery.
-struct Told {
-    lease: Duration,
-    request_id: String,
-    trace: TraceContext,
-    relays: u8,
+/// Held while a transactional function runs and until its effects are settled.
+enum Turn<'l> {
+    Beside(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'l, ()>),
+    Alone(#[expect(dead_code, reason = "it is held")] RwLockWriteGuard<'l, ()>),
 }
 
 /// Delivers what was taken, and settles it. The place is given back at the end.
 pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphorePermit) {
     let begun = Instant::now();
-    let mut span = begin(&lane, &batch.deliveries);
-    let taken = Taken::new(batch);
-    if span.is_recording() {
-        taken.describe(&lane, &mut span);
-    }
-    let Taken {
-        leases,
-        events,
-        attempt,
-        relays,
-        lease,
-        request_id,
-    } = taken;
-    let trace = span.context();
-    let told = Told {
-        lease,
-        request_id,
-        trace,
-        relays,
-    };
-    let verdict = match lane.is_batched() {
-        false => {
-            let asked = Asked::Single {
-                reply: lane.consumer.reply.is_some(),
-            };
-            let event = events.into_iter().next();
-            let event = event.ok_or(EventError::NotAnEvent);
-            let request =
-                event.and_then(|event| event.into_request(lane.consumer.trigger, attempt.into()));
-            match request {
-                Ok(request) => lane.call(request, asked, told).await,
-                Err(error) => Verdict::Dead(unwritable(&error)),
-            }
+    let Batch {
+        deliveries,
+        lease_ms,
+    } = batch;
+    let loops = |delivery: &Delivery| delivery.origin.hops > HOPS_MAX;
+    let (looping, deliveries): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(loops);
+    for (deliveries, loops) in [(looping, true), (deliveries, false)] {
+        if deliveries.is_empty() {
+            continue;
         }
-        true => match binding::batch_request(&events, lane.consumer.trigger, attempt.into()) {
-            Ok(request) => {
-                let asked = Asked::Batch(&events);
-                lane.call(request, asked, told).await
-            }
-            Err(error) => Verdict::Dead(unwritable(&error)),
-        },
-    };
-    lane.metrics.delivered(begun.elapsed());
-    if let Verdict::Partly(_, fault) | Verdict::Retry(fault) | Verdict::Dead(fault) = &verdict {
-        span.error(
-            fault.code.map_or("answer".into(), |code| code.to_string()),
-            &fault.detail,
-        );
+        let mut span = begin(&lane, &deliveries);
+        let taken = Taken::new(deliveries, lease_ms);
+        if span.is_recording() {
+            taken.describe(&lane, &mut span);
+        }
+        let fault = match loops {
+            true => Some(lane.bury_loop(&taken, span.context()).await),
+            false => lane.exchange(&taken, span.context()).await,
+        };
+        if let Some(fault) = fault {
+            let code = fault.code.map_or("answer".into(), |code| code.to_string());
+            span.error(code, &fault.detail);
+        }
     }
-    lane.settle(leases, verdict, trace, relays).await;
+    lane.metrics.delivered(begun.elapsed());
     drop(place);
-}
-
-fn unwritable(error: &EventError) -> Fault {
-    Fault::new(
-        Some(Code::EventInvalid),
-        format!("the event cannot be written: {error}"),
-    )
 }
 
 /// The span of a delivery. One event's belongs to the trace that published it; several begin a
@@ -113,16 +85,11 @@ fn unwritable(error: &EventError) -> Fault {
 fn begin(lane: &Lane, deliveries: &[Delivery]) -> Span {
     let telemetry = &lane.shared.telemetry;
     let published = || {
-        deliveries
-            .iter()
-            .filter_map(|delivery| delivery.trace.as_ref())
+        let traces = deliveries.iter();
+        traces.filter_map(|delivery| delivery.origin.trace.as_ref())
     };
-    let parent = match deliveries {
-        [
-            Delivery {
-                trace: Some(trace), ..
-            },
-        ] => *trace,
+    let parent = match (deliveries, published().next()) {
+        ([_], Some(trace)) => *trace,
         _ => {
             let root = telemetry.root();
             let sampled = root.sampled || published().any(|trace| trace.sampled);
@@ -133,28 +100,26 @@ fn begin(lane: &Lane, deliveries: &[Delivery]) -> Span {
 }
 
 impl Taken {
-    fn new(batch: Batch) -> Self {
-        let Batch {
-            deliveries,
-            lease_ms,
-        } = batch;
+    fn new(deliveries: Vec<Delivery>, lease_ms: u64) -> Self {
+        let (now, lease) = (Instant::now(), Duration::from_millis(lease_ms));
         let attempt = deliveries.iter().map(|delivery| delivery.attempt).max();
         let attempt = attempt.unwrap_or(1);
+        let hops = deliveries.iter().map(|delivery| delivery.origin.hops).max();
         let first = deliveries.first();
         let request_id = first.map_or_else(String::new, |first| {
             format!("{}/{}/{attempt}", first.lease.queue(), first.sequence)
         });
-        let (leases, events): (Vec<_>, Vec<Event>) = deliveries
+        let (leases, events) = deliveries
             .into_iter()
             .map(|delivery| (delivery.lease, delivery.event))
             .unzip();
-        let relays = events.iter().map(relays).max();
         Self {
             leases,
             events,
             attempt,
-            relays: relays.unwrap_or(0),
-            lease: Duration::from_millis(lease_ms),
+            hops: hops.unwrap_or(0),
+            begin_by: now + lease / 2,
+            deadline: now + lease.saturating_sub(MARGIN.min(lease / 10)),
             request_id,
         }
     }
@@ -182,21 +147,110 @@ impl Lane {
         self.consumer.batch.events > 1
     }
 
-    /// Calls the function, and waits for the whole of its answer as long as the lease lasts.
-    async fn call(&self, mut request: Request<Bytes>, asked: Asked<'_>, told: Told) -> Verdict {
-        let Told {
-            lease,
-            request_id,
-            trace,
-            relays,
-        } = told;
+    /// Events that functions have published for one another too often go no further.
+    async fn bury_loop(&self, taken: &Taken, trace: TraceContext) -> Fault {
+        let detail = format!(
+            "more than {HOPS_MAX} functions in a row have led to this event: they publish for one another in a loop"
+        );
+        let fault = Fault::new(Some(Code::Loop), detail);
+        let verdict = Verdict::Dead(fault.clone());
+        self.settle(taken, verdict, Transaction::default(), trace)
+            .await;
+        fault
+    }
+
+    /// Calls the function and settles what it was called for. A transactional one runs again while others change what
+    /// it has read, within the first half of its time.
+    async fn exchange(&self, taken: &Taken, trace: TraceContext) -> Option<Fault> {
+        if !self.consumer.transactional {
+            let (verdict, _held) = self.ask(taken, trace, None).await;
+            let fault = verdict.fault().cloned();
+            self.settle(taken, verdict, Transaction::default(), trace)
+                .await;
+            return fault;
+        }
+        let mut lost = None;
+        for _ in 0..RUNS_MAX {
+            let turn = self.turn(lost.is_some());
+            let Ok(_turn) = tokio::time::timeout_at(taken.begin_by.into(), turn).await else {
+                break;
+            };
+            let effects = Effects::default();
+            let (verdict, _held) = self.ask(taken, trace, Some(&effects)).await;
+            let fault = verdict.fault().cloned();
+            lost = self.settle(taken, verdict, effects.seal(), trace).await;
+            if lost.is_none() {
+                return fault;
+            }
+        }
+        let verdict = match &lost {
+            Some(fault) => Verdict::Retry(fault.clone()),
+            None => Verdict::Later(Fault::new(
+                Some(Code::Busy),
+                "other transactional invocations of the queue took all of its time",
+            )),
+        };
+        self.settle(taken, verdict, Transaction::default(), trace)
+            .await;
+        lost
+    }
+
+    /// The turn of a transactional run, beside others or alone.
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        match alone {
+            true => Turn::Alone(self.turns.write().await),
+            false => Turn::Beside(self.turns.read().await),
+        }
+    }
+
+    /// Calls the function, and says what its answer means. What comes with the verdict is to be kept until it is
+    /// settled.
+    async fn ask(
+        &self,
+        taken: &Taken,
+        trace: TraceContext,
+        effects: Option<&Effects>,
+    ) -> (Verdict, Extensions) {
+        let (trigger, attempt) = (self.consumer.trigger, taken.attempt.into());
+        let (request, asked) = if self.is_batched() {
+            let request = binding::batch_request(&taken.events, trigger, attempt);
+            (request, Asked::Batch(&taken.events))
+        } else {
+            let event = taken.events.first().ok_or(EventError::NotAnEvent);
+            let request = event.and_then(|event| event.clone().into_request(trigger, attempt));
+            let reply = self.consumer.reply.is_some();
+            (request, Asked::Single { reply })
+        };
+        match request {
+            Ok(mut request) => {
+                if let Some(effects) = effects {
+                    request.extensions_mut().insert(effects.clone());
+                }
+                self.call(request, asked, taken, trace).await
+            }
+            Err(error) => {
+                let detail = format!("the event cannot be written: {error}");
+                let fault = Fault::new(Some(Code::EventInvalid), detail);
+                (Verdict::Dead(fault), Extensions::new())
+            }
+        }
+    }
+
+    /// Calls the function, and waits for the whole of its answer until the deadline.
+    async fn call(
+        &self,
+        mut request: Request<Bytes>,
+        asked: Asked<'_>,
+        taken: &Taken,
+        trace: TraceContext,
+    ) -> (Verdict, Extensions) {
         let length = request.body().len();
         let headers = request.headers_mut();
         headers.extend(self.shared.config.headers.clone());
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         for (name, value) in [
             (TRACEPARENT, trace.to_string()),
-            (REQUEST_ID, request_id.clone()),
+            (REQUEST_ID, taken.request_id.clone()),
         ] {
             // Both are printable ASCII: hexadecimal digits, names and numbers.
             headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
@@ -206,132 +260,31 @@ impl Lane {
                 .map_err(|never| match never {})
                 .boxed_unsync()
         };
-        let deadline = Instant::now() + lease.saturating_sub(MARGIN.min(lease / 10));
         let answering = self.shared.invoke.invoke(Call {
             function: self.consumer.function.clone(),
             request: request.map(body),
             context: CallContext {
                 trace,
-                request_id,
-                deadline: Some(deadline),
-                hops: 0,
-                relays,
+                request_id: taken.request_id.clone(),
+                deadline: Some(taken.deadline),
+                hops: taken.hops,
+                nested: false,
                 event: true,
                 client: None,
             },
         });
         let answered = async { read(answering.await?).await.map_err(Fault::from) };
-        match tokio::time::timeout_at(deadline.into(), answered).await {
-            Ok(Ok(answer)) => judge(&answer, asked, SystemTime::now()),
-            Ok(Err(fault)) => Verdict::Retry(fault),
+        let verdict = match tokio::time::timeout_at(taken.deadline.into(), answered).await {
+            Ok(Ok(answer)) => {
+                let verdict = judge(&answer, asked, SystemTime::now());
+                return (verdict, answer.extensions);
+            }
+            Ok(Err(fault)) => Verdict::of_fault(fault),
             Err(_) => Verdict::Retry(Fault::new(
                 Some(Code::WallExceeded),
                 "the function did not answer within the lease of its events",
             )),
-        }
-    }
-
-    /// Makes the verdict durable. An event that it cannot be made for stays leased until its lease
-    /// ends, and is then delivered again.
-    async fn settle(&self, leases: Vec<Lease>, verdict: Verdict, trace: TraceContext, relays: u8) {
-        let settlements = match verdict {
-            Verdict::Done(mut replies) if !replies.is_empty() => {
-                for reply in &mut replies {
-                    set_relays(reply, relays);
-                }
-                return self.settle_with(leases, replies, trace).await;
-            }
-            Verdict::Done(_) => all(leases, &Outcome::Done),
-            Verdict::Retry(fault) => all(leases, &retry(fault, trace)),
-            Verdict::Dead(fault) => {
-                let cause = cause(fault, trace);
-                all(leases, &Outcome::Dead { cause })
-            }
-            Verdict::Partly(failed, fault) => {
-                let failure = retry(fault, trace);
-                let outcome = |place| match failed.contains(&place) {
-                    true => failure.clone(),
-                    false => Outcome::Done,
-                };
-                let places = leases.into_iter().enumerate();
-                places
-                    .map(|(place, lease)| (lease, outcome(place)))
-                    .collect()
-            }
         };
-        self.tell(self.shared.journal.settle(settlements).await);
-    }
-
-    /// Acknowledges and publishes replies, both or neither. A reply that its queue does not take
-    /// fails the attempt.
-    async fn settle_with(&self, leases: Vec<Lease>, replies: Vec<Event>, trace: TraceContext) {
-        let Some(queue) = &self.consumer.reply else {
-            return;
-        };
-        let publication = |event| Publication::new(queue.clone(), event).trace(Some(trace));
-        let committed = self.shared.journal.commit(Transaction {
-            publications: replies.into_iter().map(publication).collect(),
-            settlements: all(leases.clone(), &Outcome::Done),
-            ..Transaction::default()
-        });
-        match committed.await {
-            Err(
-                error @ (StoreError::UnknownQueue(_)
-                | StoreError::QueueFull { .. }
-                | StoreError::Unfit { .. }
-                | StoreError::EventsTooLong { .. }),
-            ) => {
-                let detail = format!("the reply cannot be published: {error}");
-                let failure = retry(Fault::new(Some(error.code()), detail), trace);
-                self.tell(self.shared.journal.settle(all(leases, &failure)).await);
-            }
-            committed => self.tell(committed.map(|committed| committed.settled)),
-        }
-    }
-
-    fn tell(&self, settled: Result<Vec<Settled>, StoreError>) {
-        let (queue, function) = (&self.consumer.queue, &self.consumer.function);
-        match settled {
-            Ok(settled) => {
-                let count = |what| settled.iter().filter(|one| **one == what).count();
-                let (dead, late) = (count(Settled::Buried), count(Settled::Stale));
-                if dead > 0 {
-                    tracing::warn!(%queue, %function, events = dead, "events became dead letters");
-                }
-                if late > 0 {
-                    tracing::warn!(%queue, %function, events = late, "a function answered after the lease had ended");
-                }
-                tracing::debug!(%queue, %function, events = settled.len(), "delivered");
-            }
-            Err(StoreError::Stale) => {
-                tracing::warn!(%queue, %function, "a function answered after the lease had ended");
-            }
-            Err(error) => {
-                tracing::warn!(%queue, %function, %error, "an answer cannot be kept; its events are delivered again");
-            }
-        }
-    }
-}
-
-fn all(leases: Vec<Lease>, outcome: &Outcome) -> Vec<(Lease, Outcome)> {
-    let settle = |lease| (lease, outcome.clone());
-    leases.into_iter().map(settle).collect()
-}
-
-fn retry(fault: Fault, trace: TraceContext) -> Outcome {
-    let after_ms = fault
-        .after
-        .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-    Outcome::Retry {
-        cause: cause(fault, trace),
-        after_ms,
-    }
-}
-
-fn cause(fault: Fault, trace: TraceContext) -> Cause {
-    Cause {
-        code: fault.code,
-        detail: fault.detail,
-        trace: Some(trace),
+        (verdict, Extensions::new())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tombolo_store::{StoreError, Taken};
@@ -23,6 +23,9 @@ pub(super) struct Lane {
     pub(super) metrics: Arc<QueueMetrics>,
     /// The one place that it always has.
     own: Arc<Semaphore>,
+    /// Shared by the runs of a transactional function; one that lost to others what it had read has it alone the next
+    /// time, so that it does not lose to its own kind again. Turns come in the order in which they are asked for.
+    pub(super) turns: RwLock<()>,
 }
 
 impl Lane {
@@ -32,6 +35,7 @@ impl Lane {
             shared,
             consumer,
             own: Arc::new(Semaphore::new(1)),
+            turns: RwLock::default(),
         }
     }
 

@@ -14,6 +14,7 @@ mod exchange;
 mod lane;
 mod retry_after;
 mod service;
+mod settle;
 mod verdict;
 
 use std::time::Duration;
@@ -51,16 +52,13 @@ pub struct Consumer {
     /// Where events go that the function answers with. Without it they are not looked at; batches
     /// have none.
     pub reply: Option<QueueId>,
-    /// Whether the effects of an invocation are to be committed with its acknowledgement.
+    /// Whether the effects of an invocation are committed with its acknowledgement.
     pub transactional: bool,
 }
 
 /// Why consumers were not taken. Nothing has changed then.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConsumeError {
-    /// The host cannot do that for any function yet.
-    #[error("the trigger of queue `{0}` is transactional, which this version cannot do")]
-    Transactional(QueueId),
     /// Two triggers want the events of one queue.
     #[error("the queue `{0}` has two triggers")]
     Twice(QueueId),

@@ -47,13 +47,10 @@ impl DeliveriesHandle {
     /// Whether a set of consumers is possible.
     ///
     /// # Errors
-    /// One is transactional, or two want one queue.
+    /// Two want one queue.
     pub fn check(consumers: &[Consumer]) -> Result<(), ConsumeError> {
         for (place, consumer) in consumers.iter().enumerate() {
             let queue = &consumer.queue;
-            if consumer.transactional {
-                return Err(ConsumeError::Transactional(queue.clone()));
-            }
             let mut before = consumers.iter().take(place);
             if before.any(|other| other.queue == *queue) {
                 return Err(ConsumeError::Twice(queue.clone()));

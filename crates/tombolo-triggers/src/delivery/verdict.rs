@@ -3,6 +3,7 @@
 //! | answer | meaning |
 //! | --- | --- |
 //! | 2xx | acknowledged; events in it are replies |
+//! | no place for the invocation | tried again; it was no attempt |
 //! | 404, 408, 409, 429, 5xx, no answer, an answer that breaks off | tried again, after `Retry-After` if it says so |
 //! | everything else | dead letters at once |
 //!
@@ -17,7 +18,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tombolo_core::event::{Bounds, Event, http as binding};
-use tombolo_core::{BodyError, Code, Failure};
+use tombolo_core::{BodyError, Code, Failure, Limit};
 
 use super::answer::{Answer, BODY_BYTES_MAX};
 use super::retry_after;
@@ -35,6 +36,8 @@ pub(super) enum Verdict {
     Partly(BTreeSet<usize>, Fault),
     /// They are to be tried again.
     Retry(Fault),
+    /// They were not tried, and are to be.
+    Later(Fault),
     /// They are dead letters.
     Dead(Fault),
 }
@@ -48,6 +51,8 @@ pub(super) struct Fault {
     pub(super) detail: String,
     /// How long the function asks to be left alone.
     pub(super) after: Option<Duration>,
+    /// The function has not begun: there was no place for it, or no code yet.
+    pub(super) untried: bool,
 }
 
 /// What was delivered, as far as the answer's meaning depends on it.
@@ -65,6 +70,30 @@ impl Fault {
             code,
             detail: detail.into(),
             after: None,
+            untried: false,
+        }
+    }
+}
+
+impl Verdict {
+    /// What an invocation without an answer means.
+    pub(super) fn of_fault(fault: Fault) -> Self {
+        match (fault.untried, fault.code) {
+            (true, _) => Self::Later(fault),
+            // The event's own idempotency key: it is the same at the next attempt.
+            (false, Some(Code::KeyReused | Code::BadRequest)) => Self::Dead(fault),
+            (false, _) => Self::Retry(fault),
+        }
+    }
+
+    /// What is wrong, if something is.
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Done(_) => None,
+            Self::Partly(_, fault)
+            | Self::Retry(fault)
+            | Self::Later(fault)
+            | Self::Dead(fault) => Some(fault),
         }
     }
 }
@@ -75,6 +104,9 @@ impl From<Failure> for Fault {
             code: Some(failure.code),
             detail: failure.detail,
             after: failure.retry_after,
+            // A conflict is that of an idempotency key that is being worked on.
+            untried: failure.limit == Some(Limit::Concurrency)
+                || matches!(failure.code, Code::Compiling | Code::Conflict),
         }
     }
 }
@@ -98,6 +130,7 @@ pub(super) fn judge(answer: &Answer, asked: Asked<'_>, now: SystemTime) -> Verdi
         code: None,
         detail,
         after,
+        untried: false,
     };
     match answer.status {
         status if status.is_success() => match asked {
@@ -170,6 +203,7 @@ fn batch(answer: &Answer, events: &[Event], after: Option<Duration>) -> Verdict 
         code: None,
         detail: "the function listed the event as failed".into(),
         after,
+        untried: false,
     };
     Verdict::Partly(found, fault)
 }
@@ -220,6 +254,7 @@ mod tests {
             headers: map,
             body: Bytes::copy_from_slice(body.as_bytes()),
             cut: false,
+            extensions: http::Extensions::new(),
         }
     }
 
@@ -242,7 +277,7 @@ mod tests {
                             && !(200..300).contains(&status)
                             && !(500..600).contains(&status)
                     }
-                    Verdict::Partly(..) => false,
+                    Verdict::Partly(..) | Verdict::Later(_) => false,
                 };
                 assert!(right, "{status}");
             }

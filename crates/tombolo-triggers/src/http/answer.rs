@@ -164,7 +164,7 @@ impl Work<'_> {
                 request_id: self.request_id.to_owned(),
                 deadline: None,
                 hops: 0,
-                relays: 0,
+                nested: false,
                 event: false,
                 client: Some(self.connection.client),
             },

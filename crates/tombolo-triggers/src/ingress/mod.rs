@@ -78,12 +78,11 @@ impl Ingress {
         }
         let publication = |event: Event| {
             let own = || event.attribute("traceparent")?.parse().ok();
+            let trace = trace.or_else(own);
             Publication {
-                queue: queue.clone(),
-                trace: trace.or_else(own),
                 due_wall_ms: terms.due_wall_ms,
                 priority: terms.priority,
-                event,
+                ..Publication::new(queue.clone(), event).trace(trace)
             }
         };
         let publications = events.into_iter().map(publication).collect();

@@ -140,6 +140,15 @@ pub fn random_name() -> Option<String> {
     Some(format!("auto-{:032x}", u128::from_be_bytes(random)))
 }
 
+/// From 0 to 1; a half when the system has no random numbers.
+pub fn random_fraction() -> f64 {
+    let mut random = [0; 4];
+    match SystemRandom::new().fill(&mut random) {
+        Ok(()) => f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
+}
+
 /// All users, and what spares the work of verifying the same password again.
 ///
 /// A thousand devices that come back after a power cut would otherwise keep the node busy for

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use tokio::task::coop::{Unconstrained, unconstrained};
 
 use super::encode::{Goodbye, Verdict};
 use super::message::{AcceptFuture, Message, Qos};
@@ -27,7 +28,9 @@ pub struct Arrived {
 
 enum Decision {
     Made(Verdict),
-    Pending(AcceptFuture),
+    /// Outside of Tokio's budget: a future that had used it up would be polled again only after those behind it,
+    /// and the journal takes messages in the order in which their futures reach it.
+    Pending(Unconstrained<AcceptFuture>),
 }
 
 struct Arriving {
@@ -42,7 +45,7 @@ impl Future for Arriving {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Arrived> {
         let verdict = match &mut self.decision {
             Decision::Made(verdict) => *verdict,
-            Decision::Pending(accept) => match ready!(accept.as_mut().poll(cx)) {
+            Decision::Pending(accept) => match ready!(Pin::new(accept).poll(cx)) {
                 Ok(()) => Verdict::Accepted,
                 Err(refusal) => Verdict::Refused(refusal),
             },
@@ -112,7 +115,7 @@ impl Inbound {
 
     /// A message that the journal decides about.
     pub fn push(&mut self, message: Arc<Message>, packet: Option<u16>, accept: AcceptFuture) {
-        self.add(message, packet, Decision::Pending(accept));
+        self.add(message, packet, Decision::Pending(unconstrained(accept)));
     }
 
     /// A message about which everything is said.

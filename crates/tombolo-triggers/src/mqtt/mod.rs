@@ -6,6 +6,7 @@
 //! | `BrokerHandle` | what functions publish with |
 //! | `Accept` | the seam to the journal: decides about each message before its acknowledgement |
 //! | `Subscriptions` | the `Accept` of a node: the filters of its apps, and their functions' queues |
+//! | `RemoteBrokers` | brokers elsewhere that apps subscribe to |
 //! | `Switch` | sessions, subscriptions and retained messages; a state machine without I/O behind one lock |
 //! | `Session` | what waits for one client and what it has not acknowledged |
 //! | `Connection` | the task of one client: packets in, answers and deliveries out |
@@ -25,6 +26,7 @@ mod filters;
 mod handshake;
 mod inbound;
 mod message;
+mod remote;
 mod session;
 mod socket;
 mod subscriptions;
@@ -40,6 +42,7 @@ pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
 pub use event::TOPIC as TOPIC_ATTRIBUTE;
 pub use filters::Filters;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
+pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
 pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
 pub use tls::TlsError;

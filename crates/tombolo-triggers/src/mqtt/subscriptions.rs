@@ -3,24 +3,86 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tombolo_core::{Name, Publication, Publish, PublishError, QueueId};
+use tombolo_core::{Name, Origin, Publication, Publish, PublishError, QueueId};
 
 use super::auth::PasswordError;
 use super::event::{Ids, client_source, of_message};
 use super::filters::Filters;
-use super::message::{Accept, AcceptFuture, Arrival, Refusal};
+use super::message::{Accept, AcceptFuture, Arrival, Message, Refusal};
 use super::topic::TopicFilter;
 
 /// A filter, and the queue that gets the messages which it selects.
 pub type Subscription = (TopicFilter, QueueId);
 
-/// The filters of all apps. A clone means the same.
+/// What turns messages into events and has the journal keep them.
+pub struct Intake {
+    publish: Arc<dyn Publish>,
+    ids: Ids,
+}
+
+impl Intake {
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new(publish: Arc<dyn Publish>) -> Result<Self, PasswordError> {
+        Ok(Self {
+            publish,
+            ids: Ids::new().ok_or(PasswordError::Random)?,
+        })
+    }
+
+    /// Puts the event that the message is, or becomes with this source, into all of the queues or into none.
+    pub fn keep(
+        &self,
+        message: &Message,
+        source: impl FnOnce() -> String,
+        queues: BTreeSet<QueueId>,
+    ) -> AcceptFuture {
+        if queues.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let topic = message.topic.clone();
+        let (event, trace) = match of_message(message, source, &self.ids) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::debug!(%topic, %error, "an mqtt message is no valid event");
+                return Box::pin(std::future::ready(Err(Refusal::Invalid)));
+            }
+        };
+        let hops = tombolo_core::topic::hops(&event);
+        let origin = Origin { trace, hops };
+        let publication = |queue| Publication::new(queue, event.clone()).origin(origin);
+        let publications = queues.into_iter().map(publication).collect();
+        let publishing = self.publish.publish(publications);
+        Box::pin(async move {
+            let published = publishing.await;
+            published.map(drop).map_err(|error| refusal(&topic, &error))
+        })
+    }
+}
+
+fn refusal(topic: &str, error: &PublishError) -> Refusal {
+    match error {
+        PublishError::Full { .. } | PublishError::DiskFull => {
+            tracing::debug!(%topic, %error, "there is no room for an mqtt message");
+            Refusal::Full
+        }
+        PublishError::TooLong { .. } | PublishError::TransactionTooLong(_) => {
+            tracing::debug!(%topic, %error, "an mqtt message is too long");
+            Refusal::Invalid
+        }
+        PublishError::Unknown(_) | PublishError::Unavailable(_) => {
+            tracing::warn!(%topic, %error, "an mqtt message cannot be kept");
+            Refusal::Failed
+        }
+    }
+}
+
+/// The filters of all apps at the node's own broker. A clone means the same.
 #[derive(Clone)]
 pub struct Subscriptions(Arc<Shared>);
 
 struct Shared {
-    publish: Arc<dyn Publish>,
-    ids: Ids,
+    intake: Intake,
     table: RwLock<Table>,
 }
 
@@ -37,8 +99,7 @@ impl Subscriptions {
     /// The system has no random numbers.
     pub fn new(publish: Arc<dyn Publish>) -> Result<Self, PasswordError> {
         Ok(Self(Arc::new(Shared {
-            publish,
-            ids: Ids::new().ok_or(PasswordError::Random)?,
+            intake: Intake::new(publish)?,
             table: RwLock::default(),
         })))
     }
@@ -66,63 +127,34 @@ impl Shared {
         queues
     }
 
-    fn publications(&self, arrival: &Arrival) -> Result<Vec<Publication>, Refusal> {
-        let queues = self.queues(&arrival.message.topic);
-        if queues.is_empty() {
-            return Ok(Vec::new());
-        }
+    fn keep(&self, arrival: &Arrival, queues: BTreeSet<QueueId>) -> AcceptFuture {
         let source = || {
             let client = arrival.client.as_ref();
             client.map_or_else(String::new, |client| client_source(&client.id))
         };
-        let (event, trace) = of_message(&arrival.message, source, &self.ids).map_err(|error| {
-            let topic = &arrival.message.topic;
-            tracing::debug!(%topic, %error, "an mqtt message is no valid event");
-            Refusal::Invalid
-        })?;
-        let publication = |queue| Publication::new(queue, event.clone()).trace(trace);
-        Ok(queues.into_iter().map(publication).collect())
+        self.intake.keep(&arrival.message, source, queues)
     }
 }
 
 impl Accept for Subscriptions {
     fn accept(&self, arrival: Arrival) -> AcceptFuture {
-        let publications = match self.0.publications(&arrival) {
-            Ok(none) if none.is_empty() => return Box::pin(std::future::ready(Ok(()))),
-            Ok(publications) => publications,
-            Err(refusal) => return Box::pin(std::future::ready(Err(refusal))),
-        };
-        let publishing = self.0.publish.publish(publications);
+        let queues = self.0.queues(&arrival.message.topic);
+        if queues.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let keeping = self.0.keep(&arrival, queues.clone());
         let shared = self.0.clone();
         Box::pin(async move {
-            let mut published = publishing.await;
-            // A queue went with the release that was replaced just now: the new filters decide.
-            if let Err(PublishError::Unknown(_)) = published {
-                let publications = shared.publications(&arrival)?;
-                published = shared.publish.publish(publications).await;
+            let kept = keeping.await;
+            // A queue may have gone with a release that was replaced just now: the new filters decide.
+            if kept == Err(Refusal::Failed) {
+                let now = shared.queues(&arrival.message.topic);
+                if now != queues {
+                    return shared.keep(&arrival, now).await;
+                }
             }
-            published
-                .map(drop)
-                .map_err(|error| refusal(&arrival, &error))
+            kept
         })
-    }
-}
-
-fn refusal(arrival: &Arrival, error: &PublishError) -> Refusal {
-    let topic = &arrival.message.topic;
-    match error {
-        PublishError::Full { .. } | PublishError::DiskFull => {
-            tracing::debug!(%topic, %error, "there is no room for an mqtt message");
-            Refusal::Full
-        }
-        PublishError::TooLong { .. } => {
-            tracing::debug!(%topic, %error, "an mqtt message is too long");
-            Refusal::Invalid
-        }
-        PublishError::Unknown(_) | PublishError::Unavailable(_) => {
-            tracing::warn!(%topic, %error, "an mqtt message cannot be kept");
-            Refusal::Failed
-        }
     }
 }
 
@@ -134,7 +166,7 @@ mod tests {
     use tombolo_core::{PublishFuture, Published};
 
     use super::*;
-    use crate::mqtt::{Message, Properties, Qos};
+    use crate::mqtt::{Properties, Qos};
 
     /// A journal in memory, which refuses what it is told to refuse, once.
     #[derive(Default)]
@@ -173,7 +205,7 @@ mod tests {
         subscriptions.replace(&app.parse().unwrap(), filters.collect());
     }
 
-    async fn arrive(subscriptions: &Subscriptions, topic: &str) -> Result<(), Refusal> {
+    fn arrive(subscriptions: &Subscriptions, topic: &str) -> AcceptFuture {
         let message = Message {
             topic: topic.into(),
             payload: Bytes::from_static(b"1"),
@@ -196,7 +228,7 @@ mod tests {
                 ..message
             }),
         };
-        subscriptions.accept(arrival).await
+        subscriptions.accept(arrival)
     }
 
     fn queues(kept: &Kept) -> Vec<Vec<String>> {
@@ -255,10 +287,21 @@ mod tests {
             *kept.refusal.lock().unwrap() = Some(error);
             assert_eq!(arrive(&subscriptions, "m").await, Err(refusal));
         }
-        // The queue is gone, and with the filters of now another one gets the message.
+        assert!(queues(&kept).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_message_on_its_way_while_a_queue_goes_is_kept_by_the_new_filters() {
+        let kept = Arc::new(Kept::default());
+        let subscriptions = Subscriptions::new(kept.clone()).unwrap();
+        subscribe(&subscriptions, "plant", &[("#", "plant/a.mqtt")]);
         let unknown = PublishError::Unknown(queue("plant/a.mqtt"));
         *kept.refusal.lock().unwrap() = Some(unknown);
-        arrive(&subscriptions, "m").await.unwrap();
-        assert_eq!(queues(&kept), [["plant/a.mqtt"]]);
+        let arriving = arrive(&subscriptions, "m");
+        tokio::pin!(arriving);
+        // It is on its way when it is made; its future is polled after the release.
+        subscribe(&subscriptions, "plant", &[("#", "plant/b.mqtt")]);
+        arriving.await.unwrap();
+        assert_eq!(queues(&kept), [["plant/b.mqtt"]]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tombolo_core::{Blame, Code, Failure};
+use tombolo_core::{Blame, Code, Failure, Limit};
 use tombolo_store::queue::{Burial, Due, QueueSettings, Standing};
 
 use crate::support::{
@@ -20,7 +20,7 @@ const TRIGGERS: [(&str, &str); 5] = [
 ];
 
 /// What the function is told to do, by the event's type, and what comes of it.
-const CASES: [(&str, Option<(u16, Burial)>); 22] = [
+const CASES: [(&str, Option<(u16, Burial)>); 21] = [
     ("200", None),
     ("202", None),
     ("204", None),
@@ -41,7 +41,6 @@ const CASES: [(&str, Option<(u16, Burial)>); 22] = [
     ("599", Some((3, Burial::Attempts))),
     ("trap", Some((3, Burial::Attempts))),
     ("budget", Some((3, Burial::Attempts))),
-    ("busy", Some((3, Burial::Attempts))),
     ("broken", Some((3, Burial::Attempts))),
 ];
 
@@ -51,7 +50,6 @@ fn obedient() -> std::sync::Arc<Functions> {
         match seen.header("ce-type") {
             "trap" => Err(failure(Code::Trap)),
             "budget" => Err(failure(Code::CpuExceeded)),
-            "busy" => Err(failure(Code::Busy).retry_after(Duration::from_millis(1))),
             "broken" => Ok(broken()),
             status => Ok(answer(status.parse().unwrap())),
         }
@@ -184,6 +182,30 @@ async fn retry_after_is_respected_in_both_forms() {
             "{due} at {now}"
         );
     }
+    delivering.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_has_no_place_is_tried_again_and_no_attempt_is_counted() {
+    let site = Site::new();
+    let opened = site.open(&[("readings", settings())]).await;
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let functions = Functions::new(move |_| {
+        let busy = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 20;
+        async move {
+            let failure = Failure::new(Code::Busy, Blame::Host, "it is busy")
+                .limit(Limit::Concurrency)
+                .retry_after(Duration::from_millis(1));
+            if busy { Err(failure) } else { Ok(answer(200)) }
+        }
+    });
+    let delivering = opened.deliver(&functions, vec![consumer("readings", "queue")]);
+    opened.publish("readings", [event("1")]).await;
+    opened.until_empty("readings").await;
+    let seen = functions.seen();
+    assert_eq!(seen.len(), 21);
+    assert!(seen.iter().all(|seen| seen.attempt() == 1));
+    assert!(opened.dead("readings").is_empty());
     delivering.stop().await;
 }
 

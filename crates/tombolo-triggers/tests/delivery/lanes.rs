@@ -210,15 +210,6 @@ async fn sets_that_are_not_possible_change_nothing() {
     let twice = vec![consumer("readings", "queue"), consumer("readings", "async")];
     let refused = delivering.handle.consume(&app, twice).unwrap_err();
     assert_eq!(refused, ConsumeError::Twice(queue("readings")));
-    let transactional = Consumer {
-        transactional: true,
-        ..consumer("readings", "queue")
-    };
-    let refused = delivering
-        .handle
-        .consume(&app, vec![transactional])
-        .unwrap_err();
-    assert_eq!(refused, ConsumeError::Transactional(queue("readings")));
     opened.publish("readings", [event("1")]).await;
     opened.until_empty("readings").await;
     delivering.stop().await;

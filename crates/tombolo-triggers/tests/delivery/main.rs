@@ -10,3 +10,4 @@ mod lanes;
 mod replies;
 mod support;
 mod traces;
+mod transactions;

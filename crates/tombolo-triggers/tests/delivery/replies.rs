@@ -45,6 +45,7 @@ async fn a_reply_goes_on_to_the_next_function() {
         (seen[1].header("ce-id"), seen[1].body.as_ref()),
         ("p-1", b"stop at noon".as_ref())
     );
+    assert_eq!((seen[0].context.hops, seen[1].context.hops), (0, 1));
     assert_eq!(
         seen[1].context.trace.trace_id,
         seen[0].context.trace.trace_id
@@ -97,5 +98,36 @@ async fn a_reply_that_cannot_be_kept_fails_the_attempt() {
     }
     assert_eq!(opened.dead("readings").len(), 2);
     assert_eq!(opened.figures("plans").depth, 1);
+    delivering.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_reply_to_one_another_for_ever_are_stopped() {
+    let site = Site::new();
+    let opened = site.open(&[("readings", settings())]).await;
+    let functions = Functions::new(|seen| async move {
+        let id = format!("{}+", seen.header("ce-id"));
+        let mut reply = REPLY;
+        reply[1].1 = &id;
+        Ok(answer_with(200, &reply, "again"))
+    });
+    let itself = Consumer {
+        reply: Some(queue("readings")),
+        ..consumer("readings", "queue")
+    };
+    let delivering = opened.deliver(&functions, vec![itself]);
+    opened.publish("readings", [event("1")]).await;
+    opened
+        .until("readings.dead", |figures| figures.depth == 1)
+        .await;
+    let hops: Vec<u8> = functions
+        .seen()
+        .iter()
+        .map(|seen| seen.context.hops)
+        .collect();
+    assert_eq!(hops, (0..=16).collect::<Vec<_>>());
+    let letter = opened.dead("readings").remove(0).dead.unwrap();
+    assert_eq!(letter.history[0].cause.code, Some(Code::Loop));
+    assert_eq!(opened.figures("readings").depth, 0);
     delivering.stop().await;
 }

@@ -20,7 +20,7 @@ use tombolo_core::{
     Publish as _, Published, QueueId,
 };
 use tombolo_store::queue::{BatchSettings, Figures, QueueSettings, RetrySettings, TakeBounds};
-use tombolo_store::{Journal, Peeked, Store};
+use tombolo_store::{Effects, Journal, Peeked, Store};
 use tombolo_telemetry::{Telemetry, TelemetryOptions};
 use tombolo_triggers::delivery::{Consumer, Deliveries, DeliveriesHandle, DeliveryConfig};
 
@@ -39,6 +39,7 @@ pub struct Seen {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub context: CallContext,
+    pub effects: Option<Effects>,
 }
 
 impl Seen {
@@ -100,6 +101,7 @@ impl Invoke for Called {
                 method: head.method.to_string(),
                 path: head.uri.to_string(),
                 headers: head.headers,
+                effects: head.extensions.get().cloned(),
                 body: body.collect().await.unwrap().to_bytes(),
                 context: call.context,
             };

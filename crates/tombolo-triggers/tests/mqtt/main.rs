@@ -11,6 +11,7 @@ mod client;
 mod delivery;
 mod foreign;
 mod limits;
+mod order;
 mod publishing;
 mod security;
 mod sessions;

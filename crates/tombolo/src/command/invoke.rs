@@ -250,9 +250,20 @@ fn request(arguments: &Invoke) -> Result<Request<Bytes>, Error> {
         );
     }
     match arguments.trigger {
+        Some(Trigger::Mqtt) => event_request(message(data), Trigger::Mqtt),
         Some(trigger) => event_request(event("invoke", trigger.as_str(), data), trigger),
         None => http_request(arguments, data),
     }
+}
+
+/// The event of a plain MQTT message; one to a topic that matters is played with `--event`.
+fn message(data: Option<Vec<u8>>) -> Event {
+    let topic = "tombolo/invoke";
+    let mut event = event("invoke", "mqtt.message", data);
+    event.subject = Some(topic.to_owned());
+    let extensions = &mut event.extensions;
+    extensions.insert("mqtttopic".to_owned(), topic.to_owned());
+    event
 }
 
 fn read_event(file: &Path) -> Result<Event, Error> {

@@ -1,6 +1,5 @@
-//! The two trials of the analysis on real recordings: a bearing's vibration and a machine's temperature.
+//! The pure part of function `analyse`: what each message of a machine changes, and what follows from it.
 
-pub mod recording;
-pub mod table;
+pub mod commissioning;
 pub mod temperature;
 pub mod vibration;

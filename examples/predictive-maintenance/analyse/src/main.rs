@@ -1,301 +1,199 @@
-//! `analyse [FOLDER]`: prints what the analysis finds in the bearing recordings of FOLDER and in the temperature series.
+//! Function `analyse`: the wasi shell around the watches; loads one, hands it a message, tells, stores it.
 
-use std::error::Error;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+mod outside;
 
-use analyse::recording::{self, FOLDER_VARIABLE, Sensor, WINDOW_SAMPLES};
-use analyse::table::Table;
-use analyse::temperature::{self, Raised, Score, Series};
-use analyse::vibration::{self, Judged, Outcome};
-use analysis::temperature::{Settings, Side};
-use analysis::verdict::{Basis, Part, Verdict};
+use analyse::commissioning::Commissioning;
+use analyse::temperature;
+use analyse::vibration;
+use analysis::bearing::SKF_6205;
+use analysis::features::Examiner;
+use analysis::report::Report;
+use analysis::window::Window;
+use messages::{Action, Alarm, Channel, Command, Observed, Readings, Trend};
+use wstd::http::{Body, Error, Request, Response, StatusCode};
 
-/// Where the temperature series is cut in two to see whether a choice on its first part holds in the second.
-const YEAR_END: &str = "2014-01-01";
+use outside::{Loaded, Outside};
 
-/// Standard output, and whether it is a terminal that wants bold heads.
-struct Page<W> {
-    out: W,
-    bold: bool,
+/// The header that has the topic of a message.
+const TOPIC: &str = "ce-mqtttopic";
+/// Where the store has what the healthy machine taught.
+const COMMISSIONING: &str = "commissioning";
+
+/// What becomes of a message.
+enum Outcome {
+    Taken,
+    /// It will never be anything else.
+    Refused(String),
+    /// Another message of the same machine was stored first.
+    Overtaken,
 }
 
-type Written = Result<(), Box<dyn Error>>;
+type Taken = Result<Outcome, Error>;
 
-fn main() -> ExitCode {
-    let stdout = std::io::stdout();
-    let bold = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let mut page = Page {
-        out: stdout.lock(),
-        bold,
+#[wstd::http_server]
+async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let topic = request
+        .headers()
+        .get(TOPIC)
+        .and_then(|topic| topic.to_str().ok());
+    let Some((machine, channel)) = topic.and_then(Channel::of_topic) else {
+        return answer(StatusCode::BAD_REQUEST, "this is no message of a machine");
     };
-    let argument = std::env::args_os().nth(1);
-    if argument
-        .as_ref()
-        .is_some_and(|argument| argument.as_encoded_bytes().starts_with(b"-"))
-    {
-        eprintln!("usage: analyse [FOLDER]   (or {FOLDER_VARIABLE}=FOLDER analyse)");
-        return ExitCode::from(2);
-    }
-    let folder = argument
-        .or_else(|| std::env::var_os(FOLDER_VARIABLE))
-        .map(PathBuf::from);
-    match page.print(folder.as_deref()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough.
-        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("analyse: {error}");
-            let mut cause = error.source();
-            while let Some(deeper) = cause {
-                eprintln!("  because {deeper}");
-                cause = deeper.source();
-            }
-            ExitCode::FAILURE
-        }
+    let machine = machine.to_owned();
+    // The broker bounds what arrives.
+    let bytes = request.into_body().contents().await?.to_vec();
+    let outside = Outside::connect()?;
+    let outcome = match channel {
+        Channel::Commissioning => commission(&outside, &machine, &bytes),
+        Channel::Vibration => judge(&outside, &machine, &bytes),
+        Channel::Temperature => warm(&outside, &machine, &bytes),
+        Channel::Inspection => Ok(Outcome::Refused("inspections are for `summarise`".into())),
+    }?;
+    match outcome {
+        Outcome::Taken => answer(StatusCode::NO_CONTENT, ""),
+        Outcome::Refused(why) => answer(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Outcome::Overtaken => answer(
+            StatusCode::CONFLICT,
+            "another message of the same machine was stored first",
+        ),
     }
 }
 
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+/// A window of the healthy machine: it teaches.
+fn commission(outside: &Outside, machine: &str, bytes: &[u8]) -> Taken {
+    let report = match report(machine, bytes, None) {
+        Ok(report) => report,
+        Err(why) => return Ok(Outcome::Refused(why)),
+    };
+    let Loaded { mut state, handle } = outside.load::<Commissioning>(COMMISSIONING)?;
+    state.take(machine, report.position, &report.features);
+    let observed = Observed::Commissioning {
+        windows: state.baseline.windows(),
+    };
+    outside.trend(
+        "commissioning",
+        report.position,
+        &trend(machine, bytes, Vec::new(), observed),
+    )?;
+    let command = Command {
+        position: report.position,
+        action: Action::Learn,
+        verdict: None,
+    };
+    outside.command(machine, &command)?;
+    stored(Outside::store(handle, &state)?)
 }
 
-impl<W: Write> Page<W> {
-    fn print(&mut self, folder: Option<&Path>) -> Written {
-        match folder {
-            Some(folder) => {
-                let near = vibration::hold(&recording::read_all(folder, Sensor::DriveEnd)?)?;
-                self.title("Vibration: four states of one bearing, heard beside it")?;
-                self.confusion(&near)?;
-                self.figures(&near)?;
-                let far = vibration::hold(&recording::read_all(folder, Sensor::FanEnd)?)?;
-                self.title("The same rules, heard from the far end of the motor")?;
-                self.confusion(&far)?;
-            }
-            None => writeln!(
-                self.out,
-                "Vibration: skipped. The recordings are not part of this project; name the folder that holds them\n\
-                 as the argument or in {FOLDER_VARIABLE} (data/SOURCE.md says which files and whence).\n"
-            )?,
-        }
-        let series = Series::load()?;
-        self.title("Temperature: a machine up to its failure")?;
-        self.alarms(&series)?;
-        self.settings(&series)
-    }
-
-    fn title(&mut self, text: &str) -> Written {
-        if self.bold {
-            writeln!(self.out, "\u{1b}[1m{text}\u{1b}[0m\n")?;
-        } else {
-            writeln!(self.out, "{text}\n")?;
-        }
-        Ok(())
-    }
-
-    fn confusion(&mut self, outcome: &Outcome) -> Written {
-        let head = [
-            "true state ↓  judged →",
-            "healthy",
-            "inner race",
-            "outer race",
-            "ball",
-        ];
-        let mut table = Table::new(head, self.bold);
-        for (truth, [healthy, inner, outer, ball]) in outcome.confusion() {
-            let cell = |count: usize| match count {
-                0 => "·".to_owned(),
-                some => some.to_string(),
-            };
-            table.row([
-                truth.to_string(),
-                cell(healthy),
-                cell(inner),
-                cell(outer),
-                cell(ball),
-            ]);
-        }
-        let (right, all) = outcome.right_of();
-        write!(self.out, "{table}")?;
-        writeln!(
-            self.out,
-            "\n  {right} of {all} windows right, {WINDOW_SAMPLES} samples each, all from the second half of their recording.\n  \
-             The limits were learnt from {} windows of the first half of the healthy recording;\n  \
-             nothing was learnt from a damaged bearing.",
-            outcome.learnt
-        )?;
-        let excluded: usize = outcome
-            .judged
-            .iter()
-            .map(|judged| judged.count_by(Verdict::Ball, Basis::Exclusion))
-            .sum();
-        if excluded > 0 {
-            writeln!(
-                self.out,
-                "  {excluded} times the ball was named by exclusion: far more noise than in health, and no line of a race."
-            )?;
-        }
-        writeln!(self.out)?;
-        Ok(())
-    }
-
-    fn figures(&mut self, outcome: &Outcome) -> Written {
-        let head = [
-            "median of the judged windows",
-            "RMS",
-            "crest",
-            "kurtosis",
-            "above 2 kHz",
-            "inner line",
-            "outer line",
-            "ball line",
-        ];
-        let mut table = Table::new(head, self.bold);
-        for judged in &outcome.judged {
-            let line = |part| {
-                format!(
-                    "{:.1} dB",
-                    median(judged, |one| one.line(part).prominence_db)
-                )
-            };
-            table.row([
-                judged.truth.to_string(),
-                format!("{:.3} g", median(judged, |one| one.waveform.rms)),
-                format!("{:.1}", median(judged, |one| one.waveform.crest)),
-                format!("{:.1}", median(judged, |one| one.waveform.kurtosis)),
-                format!("{:.1} dB", median(judged, |one| one.impact_level_db)),
-                line(Part::InnerRace),
-                line(Part::OuterRace),
-                line(Part::Ball),
-            ]);
-        }
-        let limits = &outcome.limits;
-        table.row([
-            "limit".into(),
-            String::new(),
-            String::new(),
-            String::new(),
-            format!("{:.1} dB", limits.impact_level_db),
-            format!("{:.1} dB", limits.inner_race_db),
-            format!("{:.1} dB", limits.outer_race_db),
-            format!("{:.1} dB", limits.ball_db),
-        ]);
-        writeln!(
-            self.out,
-            "{table}\n  A line's figure: how far the fault frequency and two harmonics stand out of the envelope's spectrum.\n"
-        )?;
-        Ok(())
-    }
-
-    fn alarms(&mut self, series: &Series) -> Written {
-        let settings = Settings::default();
-        let raised = temperature::hold(series, &settings);
-        let mut table = Table::new(
-            [
-                "alarm",
-                "side",
-                "recent",
-                "usual",
-                "spreads",
-                "labelled window",
-            ],
-            self.bold,
-        );
-        for Raised {
-            time,
-            alarm,
-            window,
-        } in &raised
-        {
-            table.row([
-                time.clone(),
-                match alarm.side {
-                    Side::Below => "below".into(),
-                    Side::Above => "above".into(),
-                },
-                format!("{:.1}", alarm.recent),
-                format!("{:.1}", alarm.usual),
-                format!("{:.1}", alarm.spreads),
-                window
-                    .and_then(|index| series.windows.get(index))
-                    .map_or("none: false alarm".into(), |window| {
-                        format!("{} – {}", window.start(), window.end())
-                    }),
-            ]);
-        }
-        let Score {
-            windows,
-            found,
-            false_alarms,
-        } = temperature::score(series, &raised, |_| true);
-        writeln!(
-            self.out,
-            "{table}\n  {found} of {windows} labelled windows found, {false_alarms} false alarms in {} readings. The first {} are the\n  \
-             benchmark's probation, in which no detector is scored; here they only teach.\n",
-            series.readings.len(),
-            settings.learning
-        )?;
-        Ok(())
-    }
-
-    fn settings(&mut self, series: &Series) -> Written {
-        let mut table = Table::new(
-            [
-                "smoothing",
-                "usual",
-                "limit",
-                "found until New Year",
-                "false",
-                "found after",
-                "false",
-            ],
-            self.bold,
-        );
-        let candidates = temperature::candidates();
-        let mut chosen = 0;
-        for settings in &candidates {
-            let raised = temperature::hold(series, settings);
-            let first = temperature::score(series, &raised, |time| time < YEAR_END);
-            let second = temperature::score(series, &raised, |time| time >= YEAR_END);
-            if first.found < first.windows || first.false_alarms > 0 {
-                continue;
-            }
-            chosen += 1;
-            let used = if *settings == Settings::default() {
-                "  ← used"
-            } else {
-                ""
-            };
-            table.row([
-                format!("{} h", settings.recent_hours),
-                format!("{} d", settings.usual_hours / 24.0),
-                format!("{:.1}", settings.limit),
-                format!("{} of {}", first.found, first.windows),
-                first.false_alarms.to_string(),
-                format!("{} of {}", second.found, second.windows),
-                format!("{}{used}", second.false_alarms),
-            ]);
-        }
-        writeln!(
-            self.out,
-            "{table}\n  Of {} settings, the {chosen} that find both windows before New Year without a false alarm, and what they\n  \
-             do after it. The one used was picked with the whole series in sight, and it is one machine: how well it\n  \
-             carries over to another is not known.",
-            candidates.len()
-        )?;
-        Ok(())
-    }
-}
-
-fn median(judged: &Judged, figure: impl Fn(&analysis::features::Features) -> f64) -> f64 {
-    let mut figures: Vec<f64> = judged
-        .reports
-        .iter()
-        .map(|report| figure(&report.features))
+/// A window to be judged.
+fn judge(outside: &Outside, machine: &str, bytes: &[u8]) -> Taken {
+    let limits = outside
+        .load::<Commissioning>(COMMISSIONING)?
+        .state
+        .baseline
+        .limits();
+    let report = match report(machine, bytes, limits.as_ref()) {
+        Ok(report) => report,
+        Err(why) => return Ok(Outcome::Refused(why)),
+    };
+    let Loaded { mut state, handle } =
+        outside.load::<vibration::Watch>(&format!("vibration/{machine}"))?;
+    let verdict = report.diagnosis.map(|diagnosis| diagnosis.verdict);
+    let Some(step) = state.take(report.position, verdict) else {
+        return Ok(Outcome::Taken);
+    };
+    // The machine waits; people and statistics have time.
+    outside.command(machine, &step.command)?;
+    let alarms: Vec<Alarm> = step
+        .alarm
+        .then_some(Alarm::Vibration(step.command))
+        .into_iter()
         .collect();
-    figures.sort_unstable_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+    for alarm in &alarms {
+        outside.alarm(machine, report.position, alarm)?;
+    }
+    let position = report.position;
+    let observed = Observed::Vibration {
+        report,
+        action: step.command.action,
+        limits,
+    };
+    outside.trend(
+        "vibration",
+        position,
+        &trend(machine, bytes, alarms, observed),
+    )?;
+    stored(Outside::store(handle, &state)?)
+}
+
+/// Readings of a thermometer.
+fn warm(outside: &Outside, machine: &str, bytes: &[u8]) -> Taken {
+    let readings: Readings = match serde_json::from_slice(bytes) {
+        Ok(readings) => readings,
+        Err(error) => return Ok(Outcome::Refused(format!("not readings: {error}"))),
+    };
+    let Loaded { mut state, handle } =
+        outside.load::<temperature::Watch>(&format!("temperature/{machine}"))?;
+    let step = match state.take(&readings) {
+        Ok(Some(step)) => step,
+        Ok(None) => return Ok(Outcome::Taken),
+        Err(refused) => return Ok(Outcome::Refused(refused.to_string())),
+    };
+    for alarm in &step.alarms {
+        outside.alarm(machine, step.first, alarm)?;
+    }
+    let observed = Observed::Temperature {
+        first: step.first,
+        end: step.end,
+        days: step.days,
+    };
+    outside.trend(
+        "temperature",
+        step.first,
+        &trend(machine, bytes, step.alarms, observed),
+    )?;
+    stored(Outside::store(handle, &state)?)
+}
+
+/// What a window comes to; the reason in words if it says nothing.
+fn report(
+    machine: &str,
+    bytes: &[u8],
+    limits: Option<&analysis::baseline::Limits>,
+) -> Result<Report, String> {
+    let window = Window::decode(bytes).map_err(|why| why.to_string())?;
+    if window.machine != machine {
+        return Err(format!(
+            "the window is of {}, and the topic of {machine}",
+            window.machine
+        ));
+    }
+    Report::on(&window, &mut Examiner::new(SKF_6205), limits).map_err(|why| why.to_string())
+}
+
+fn trend(machine: &str, bytes: &[u8], alarms: Vec<Alarm>, observed: Observed) -> Trend {
+    Trend {
+        machine: machine.to_owned(),
+        bytes: bytes.len() as u64,
+        alarms,
+        observed,
+    }
+}
+
+fn stored(stored: bool) -> Taken {
+    Ok(if stored {
+        Outcome::Taken
+    } else {
+        Outcome::Overtaken
+    })
+}
+
+/// The message goes into the log too: whoever looks why an event is among the dead letters looks there.
+fn answer(status: StatusCode, text: &str) -> Result<Response<Body>, Error> {
+    if !text.is_empty() {
+        eprintln!("{text}");
+    }
+    Ok(Response::builder()
+        .status(status)
+        .header("content-type", "text/plain; charset=utf-8")
+        .body(text.to_owned().into())?)
 }

@@ -1,140 +1,100 @@
-//! The temperature trial: the labelled series of the Numenta Anomaly Benchmark, reading by reading.
+//! What some readings of a thermometer come to: the watch goes on, days add up, alarms are raised.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-use std::ops::RangeInclusive;
+use analysis::temperature::{Monitor, Settings};
+use messages::{Alarm, Day, Readings};
+use serde::{Deserialize, Serialize};
 
-use analysis::temperature::{Alarm, Monitor, Settings};
-use flate2::read::GzDecoder;
+/// Readings that one message may hold: a day's, every minute.
+pub const READINGS_MAX: usize = 1_440;
 
-const SERIES: &[u8] = include_bytes!("../../data/machine_temperature.csv.gz");
-const WINDOWS: &str = include_str!("../../data/nab_anomaly_windows.json");
-const SERIES_NAME: &str = "realKnownCause/machine_temperature_system_failure.csv";
-
-/// Why the trial could not be held.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("the series cannot be unpacked")]
-    Unpack(#[from] std::io::Error),
-    #[error("line {line} of the series is not a time and a number")]
-    Reading { line: usize },
-    #[error("the labelled windows are not JSON")]
-    Json(#[from] serde_json::Error),
-    #[error("the labelled windows lack this series")]
-    Unlabelled,
+/// The state of the watch over one thermometer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Number of the reading that comes next.
+    next: u64,
+    monitor: Monitor,
 }
 
-/// The series and the stretches of it that people labelled as anomalous. Times are `YYYY-MM-DD HH:MM:SS`, which order as
-/// text does.
-#[derive(Debug)]
-pub struct Series {
-    pub readings: Vec<(String, f64)>,
-    pub windows: Vec<RangeInclusive<String>>,
+/// Why readings are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("a message is 1 to {READINGS_MAX} readings")]
+    Length,
 }
 
-impl Series {
-    /// The series that is part of this program.
-    pub fn load() -> Result<Self, Failure> {
-        let mut text = String::new();
-        GzDecoder::new(SERIES).read_to_string(&mut text)?;
-        let readings = text
-            .lines()
-            .enumerate()
-            .skip(1)
-            .map(|(index, line)| {
-                line.split_once(',')
-                    .and_then(|(time, value)| Some((time.to_owned(), value.trim().parse().ok()?)))
-                    .ok_or(Failure::Reading { line: index + 1 })
-            })
-            .collect::<Result<_, _>>()?;
-        let labels: BTreeMap<String, Vec<[String; 2]>> = serde_json::from_str(WINDOWS)?;
-        let windows = labels
-            .get(SERIES_NAME)
-            .ok_or(Failure::Unlabelled)?
-            .iter()
-            .map(|[from, to]| whole_seconds(from)..=whole_seconds(to))
-            .collect();
-        Ok(Self { readings, windows })
-    }
+/// What new readings came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub first: u64,
+    pub end: u64,
+    pub days: Vec<(String, Day)>,
+    pub alarms: Vec<Alarm>,
 }
 
-fn whole_seconds(time: &str) -> String {
-    time.split('.').next().unwrap_or(time).to_owned()
-}
-
-/// One alarm, when it came, and the labelled window that it lies in.
-#[derive(Debug, Clone)]
-pub struct Raised {
-    pub time: String,
-    pub alarm: Alarm,
-    pub window: Option<usize>,
-}
-
-/// Runs the monitor over the series.
-pub fn hold(series: &Series, settings: &Settings) -> Vec<Raised> {
-    let mut monitor = Monitor::default();
-    series
-        .readings
-        .iter()
-        .filter_map(|(time, value)| {
-            let alarm = monitor.take(settings, *value)?;
-            Some(Raised {
-                time: time.clone(),
-                alarm,
-                window: series
-                    .windows
-                    .iter()
-                    .position(|window| window.contains(time)),
-            })
-        })
-        .collect()
-}
-
-/// What a stretch of the series came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Score {
-    pub windows: usize,
-    pub found: usize,
-    pub false_alarms: usize,
-}
-
-/// Scores the alarms whose time, and the windows whose end, `within` accepts.
-pub fn score(series: &Series, raised: &[Raised], within: impl Fn(&str) -> bool) -> Score {
-    let windows: Vec<usize> = series
-        .windows
-        .iter()
-        .enumerate()
-        .filter(|(_, window)| within(window.end()))
-        .map(|(index, _)| index)
-        .collect();
-    let found = windows
-        .iter()
-        .filter(|index| raised.iter().any(|one| one.window == Some(**index)))
-        .count();
-    Score {
-        windows: windows.len(),
-        found,
-        false_alarms: raised
-            .iter()
-            .filter(|one| one.window.is_none() && within(&one.time))
-            .count(),
-    }
-}
-
-/// The settings among which the first half of the series chooses: smoothing, usual, limit.
-pub fn candidates() -> Vec<Settings> {
-    let mut all = Vec::new();
-    for recent_hours in [2.0, 4.0, 6.0, 8.0] {
-        for usual_hours in [96.0, 168.0, 336.0] {
-            for limit in [2.5, 3.0, 3.5] {
-                all.push(Settings {
-                    recent_hours,
-                    usual_hours,
-                    limit,
-                    ..Settings::default()
-                });
+impl Watch {
+    /// Takes the next readings; `None` when all of them were taken before.
+    pub fn take(&mut self, message: &Readings) -> Result<Option<Step>, Refused> {
+        if !(1..=READINGS_MAX).contains(&message.readings.len()) {
+            return Err(Refused::Length);
+        }
+        // Readings that never came are no reason to leave out those that follow.
+        let first = self.next.max(message.first);
+        let known = usize::try_from(first - message.first).unwrap_or(usize::MAX);
+        let mut step = Step {
+            first,
+            end: first,
+            days: Vec::new(),
+            alarms: Vec::new(),
+        };
+        for (time, value) in message.readings.iter().skip(known) {
+            step.end += 1;
+            if let Some(alarm) = self.monitor.take(&Settings::default(), *value) {
+                let time = time.clone();
+                step.alarms.push(Alarm::Temperature { time, alarm });
+            }
+            let date = time.get(..10).unwrap_or(time);
+            match step.days.last_mut() {
+                Some((last, day)) if last == date => day.add(&Day::of(*value)),
+                _ => step.days.push((date.to_owned(), Day::of(*value))),
             }
         }
+        if step.end == first {
+            return Ok(None);
+        }
+        self.next = step.end;
+        Ok(Some(step))
     }
-    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(first: u64, times: &[&str]) -> Readings {
+        let readings = times.iter().map(|time| ((*time).to_owned(), 80.0));
+        Readings {
+            first,
+            readings: readings.collect(),
+        }
+    }
+
+    #[test]
+    fn readings_are_taken_once_and_days_are_told_apart() {
+        let mut watch = Watch::default();
+        let message = readings(0, &["2014-01-01 23:50:00", "2014-01-01 23:55:00"]);
+        assert_eq!(watch.take(&message).unwrap().unwrap().end, 2);
+        assert_eq!(watch.take(&message), Ok(None));
+        let overlapping = readings(1, &["2014-01-01 23:55:00", "2014-01-02 00:00:00"]);
+        let step = watch.take(&overlapping).unwrap().unwrap();
+        assert_eq!((step.first, step.end), (2, 3));
+        assert_eq!(step.days, [("2014-01-02".to_owned(), Day::of(80.0))]);
+    }
+
+    #[test]
+    fn after_a_gap_it_goes_on_and_an_empty_message_is_refused() {
+        let mut watch = Watch::default();
+        let step = watch.take(&readings(5, &["2014-01-01 00:00:00"])).unwrap();
+        assert_eq!(step.map(|step| (step.first, step.end)), Some((5, 6)));
+        assert_eq!(watch.take(&readings(6, &[])), Err(Refused::Length));
+    }
 }

@@ -1,130 +1,103 @@
-//! The vibration trial: the first half of the healthy recording teaches, the second half of every recording is judged.
+//! What a machine is told after each window: run, watch, or stop after several bad windows in a row.
 
-use std::collections::BTreeMap;
+use analysis::verdict::Verdict;
+use messages::{Action, Command};
+use serde::{Deserialize, Serialize};
 
-use analysis::baseline::{Baseline, Limits};
-use analysis::bearing::SKF_6205;
-use analysis::features::{Examiner, Unfit};
-use analysis::report::Report;
-use analysis::verdict::{Basis, Verdict};
+/// A machine is not stopped on one window: of the ball's whole recording, cut into windows that overlap by three
+/// quarters, one in thirty is taken for another part's.
+pub const STOP_AFTER: u32 = 3;
 
-use crate::recording::Recording;
-
-/// Why the trial could not be held.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error("a window of {machine} says nothing")]
-    Unfit {
-        machine: &'static str,
-        #[source]
-        why: Unfit,
-    },
-    #[error("the healthy recording is too short to learn from: {windows} windows")]
-    NoBaseline { windows: u32 },
+/// The state of the watch over one machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The answer to the last window.
+    last: Option<Command>,
+    /// Windows in a row that were not those of a healthy machine.
+    bad: u32,
 }
 
-/// What became of one recording's judged half.
-#[derive(Debug, Clone)]
-pub struct Judged {
-    pub truth: Verdict,
-    pub reports: Vec<Report>,
+/// What one window leads to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    pub command: Command,
+    /// Whether people should hear of it: the machine is told something worse than before.
+    pub alarm: bool,
 }
 
-impl Judged {
-    /// How many windows got this verdict.
-    pub fn count(&self, verdict: Verdict) -> usize {
-        self.diagnosed(|diagnosed, _| diagnosed == verdict)
-    }
-
-    /// How many windows got this verdict on this basis.
-    pub fn count_by(&self, verdict: Verdict, basis: Basis) -> usize {
-        self.diagnosed(|diagnosed, by| diagnosed == verdict && by == basis)
-    }
-
-    fn diagnosed(&self, wanted: impl Fn(Verdict, Basis) -> bool) -> usize {
-        self.reports
-            .iter()
-            .filter_map(|report| report.diagnosis)
-            .filter(|diagnosis| wanted(diagnosis.verdict, diagnosis.basis))
-            .count()
-    }
-}
-
-/// The outcome of the trial.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    pub limits: Limits,
-    /// Windows that taught: the first half of the healthy recording and nothing else.
-    pub learnt: u32,
-    pub judged: Vec<Judged>,
-}
-
-impl Outcome {
-    /// Windows judged rightly, and windows judged.
-    pub fn right_of(&self) -> (usize, usize) {
-        self.judged.iter().fold((0, 0), |(right, all), judged| {
-            (
-                right + judged.count(judged.truth),
-                all + judged.reports.len(),
-            )
+impl Watch {
+    /// Takes the next window's verdict. `None` for a window that is older than the last one; the last one again gets
+    /// the same answer again, without an alarm.
+    pub fn take(&mut self, position: u64, verdict: Option<Verdict>) -> Option<Step> {
+        if let Some(last) = self.last.filter(|last| position <= last.position) {
+            return (position == last.position).then_some(Step {
+                command: last,
+                alarm: false,
+            });
+        }
+        self.bad = match verdict {
+            None | Some(Verdict::Healthy) => 0,
+            Some(_) => self.bad.saturating_add(1),
+        };
+        let action = match self.bad {
+            0 => Action::Run,
+            bad if bad < STOP_AFTER => Action::Watch,
+            _ => Action::Stop,
+        };
+        let command = Command {
+            position,
+            action,
+            verdict,
+        };
+        self.last = Some(command);
+        Some(Step {
+            command,
+            alarm: self.bad == 1 || self.bad == STOP_AFTER,
         })
     }
+}
 
-    /// What each true state was taken for.
-    pub fn confusion(&self) -> BTreeMap<Verdict, [usize; 4]> {
-        self.judged
-            .iter()
-            .map(|judged| {
-                let row = Verdict::ALL.map(|verdict| judged.count(verdict));
-                (judged.truth, row)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(verdicts: &[Verdict]) -> Vec<(Action, bool)> {
+        let mut watch = Watch::default();
+        (0..)
+            .zip(verdicts)
+            .map(|(position, verdict)| {
+                let step = watch.take(position, Some(*verdict)).unwrap();
+                (step.command.action, step.alarm)
             })
             .collect()
     }
-}
 
-/// Holds the trial. The halves are halves by position, so that no judged sample lies before or among those that taught.
-pub fn hold(recordings: &[Recording]) -> Result<Outcome, Failure> {
-    let mut examiner = Examiner::new(SKF_6205);
-    let mut baseline = Baseline::default();
-    for recording in recordings {
-        if recording.source.truth != Verdict::Healthy {
-            continue;
-        }
-        let windows = recording.windows();
-        let half = windows.len() / 2;
-        for window in windows.take(half) {
-            let features = examiner
-                .examine(&window)
-                .map_err(|why| unfit(recording, why))?;
-            baseline.learn(&features);
-        }
+    #[test]
+    fn three_bad_windows_in_a_row_stop_the_machine() {
+        use Verdict::{Ball, Healthy, OuterRace};
+        assert_eq!(
+            steps(&[Healthy, Ball, Healthy, Ball, OuterRace, Ball, Ball]),
+            [
+                (Action::Run, false),
+                (Action::Watch, true),
+                (Action::Run, false),
+                (Action::Watch, true),
+                (Action::Watch, false),
+                (Action::Stop, true),
+                (Action::Stop, false),
+            ]
+        );
     }
-    let limits = baseline.limits().ok_or(Failure::NoBaseline {
-        windows: baseline.windows(),
-    })?;
-    let mut judged = Vec::new();
-    for recording in recordings {
-        let windows = recording.windows();
-        let half = windows.len() / 2;
-        judged.push(Judged {
-            truth: recording.source.truth,
-            reports: windows
-                .skip(half)
-                .map(|window| Report::on(&window, &mut examiner, Some(&limits)))
-                .collect::<Result<_, _>>()
-                .map_err(|why| unfit(recording, why))?,
-        });
-    }
-    Ok(Outcome {
-        limits,
-        learnt: baseline.windows(),
-        judged,
-    })
-}
 
-fn unfit(recording: &Recording, why: Unfit) -> Failure {
-    Failure::Unfit {
-        machine: recording.source.machine,
-        why,
+    #[test]
+    fn a_window_that_comes_again_gets_its_answer_again_and_an_older_one_none() {
+        let mut watch = Watch::default();
+        watch.take(0, Some(Verdict::Ball));
+        let first = watch.take(4_096, Some(Verdict::Ball)).unwrap();
+        let again = watch.take(4_096, Some(Verdict::Ball)).unwrap();
+        assert_eq!((again.command, again.alarm), (first.command, false));
+        assert_eq!(watch.take(0, Some(Verdict::Ball)), None);
+        let third = watch.take(8_192, Some(Verdict::Ball)).unwrap();
+        assert_eq!((third.command.action, third.alarm), (Action::Stop, true));
     }
 }

@@ -1,4 +1,4 @@
-//! MQTT with Mosquitto's own clients: messages as events, functions that publish, rules, TLS, releases, `kill -9`.
+//! MQTT with Mosquitto's own clients: messages as events, functions that publish, rules, TLS, releases, `kill -9`; and Mosquitto as the broker.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -20,14 +20,18 @@ const MACHINES: &str = "\n[[triggers.mqtt]]\ntopic = \"machines/#\"\nfunction = 
 
 /// False, with a word, where Mosquitto's clients are not installed.
 fn is_installed() -> bool {
+    are_installed(&["mosquitto_pub", "mosquitto_sub"])
+}
+
+fn are_installed(programs: &[&str]) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let is_there =
         |program: &str| std::env::split_paths(&paths).any(|folder| folder.join(program).exists());
-    let all = ["mosquitto_pub", "mosquitto_sub"].into_iter().all(is_there);
-    if !all {
-        eprintln!("skipped: Mosquitto's clients are not installed");
+    let missing = programs.iter().find(|program| !is_there(program));
+    if let Some(missing) = missing {
+        eprintln!("skipped: {missing} is not installed");
     }
-    all
+    missing.is_none()
 }
 
 fn app(guest: &str, settings: &str, more: &str) -> Result<App> {
@@ -44,13 +48,13 @@ fn change(app: &App, change: impl FnOnce(String) -> String) -> Result<()> {
 }
 
 /// A node with its broker on a port of its own.
-struct Node {
-    server: Server,
-    port: String,
+pub struct Node {
+    pub server: Server,
+    pub port: String,
 }
 
 impl Node {
-    fn up(app: &App) -> Result<Self> {
+    pub fn up(app: &App) -> Result<Self> {
         Self::of(app.up_with(&["--mqtt-listen", "127.0.0.1:0"])?)
     }
 
@@ -235,7 +239,7 @@ fn a_function_that_triggers_itself_by_a_topic_comes_to_an_end() -> Result<()> {
     until(&app, "main.mqtt", "delivered", 16)?;
     until(&app, "main.mqtt", "published", 17)?;
     let listed = json(&app, &["peek", "main.mqtt"])?;
-    assert_eq!(listed["items"][0]["event"]["tombolorelays"], "16");
+    assert_eq!(listed["items"][0]["event"]["tombolohops"], "16");
     Ok(())
 }
 
@@ -382,4 +386,114 @@ fn an_address_in_use_says_so_with_help() -> Result<()> {
         assert!(output.stderr.contains(part), "{}", output.stderr);
     }
     Ok(())
+}
+
+/// Mosquitto itself, with the user `node` and the password `secret`; killed when dropped.
+struct Mosquitto {
+    child: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    fn start(port: u16) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (config, users) = (folder.path().join("config"), folder.path().join("users"));
+        let made = Command::new("mosquitto_passwd")
+            .args(["-b", "-c"])
+            .arg(&users)
+            .args(["node", "secret"])
+            .status()?;
+        if !made.success() {
+            bail!("mosquitto_passwd: {made}");
+        }
+        let lines = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
+            users.display()
+        );
+        std::fs::write(&config, lines)?;
+        let child = Command::new("mosquitto")
+            .arg("-c")
+            .arg(&config)
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if Instant::now() > deadline {
+                bail!("Mosquitto does not listen");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            child,
+            port,
+            _folder: folder,
+        })
+    }
+
+    fn publish(&self, topic: &str, payload: &str) -> Result<()> {
+        let port = self.port.to_string();
+        let output = Command::new("mosquitto_pub")
+            .args(["-p", &port, "-u", "node", "-P", "secret", "-q", "1"])
+            .args(["-t", topic, "-m", payload])
+            .output()?;
+        if !output.status.success() {
+            bail!("mosquitto_pub: {output:?}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_broker_elsewhere_keeps_what_comes_while_the_node_is_away_and_may_go_away_itself() -> Result<()>
+{
+    let needed = ["mosquitto", "mosquitto_passwd", "mosquitto_pub"];
+    if !are_installed(&needed) {
+        return Ok(());
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let mosquitto = Mosquitto::start(free.port())?;
+    let trigger = format!(
+        "\n[[triggers.mqtt]]\ntopic = \"machines/#\"\nfunction = \"main\"\n\
+         broker = {{ url = \"mqtt://{free}\", username = \"node\", password = \"plant\" }}\n"
+    );
+    let app = app(TAKES, "", &trigger)?;
+    std::fs::write(app.folder().join("node.toml"), "secrets = \"secrets\"\n")?;
+    std::fs::create_dir(app.folder().join("secrets"))?;
+    std::fs::write(app.folder().join("secrets/plant"), "secret\n")?;
+    const CONNECTED: &str = "connected to an mqtt broker";
+
+    let mut server = app.up_with(&["-v"])?;
+    server.wait_for_log(CONNECTED)?;
+    assert!(!server.log().contains("broker at"), "{}", server.log());
+    mosquitto.publish("machines/1", "a")?;
+    mosquitto.publish("elsewhere", "b")?;
+    until(&app, "main.mqtt", "delivered", 1)?;
+    server.kill()?;
+    for number in 0..5 {
+        mosquitto.publish("machines/2", &number.to_string())?;
+    }
+    let server = app.up_with(&["-v"])?;
+    until(&app, "main.mqtt", "delivered", 5)?;
+
+    drop(mosquitto);
+    server.wait_for_log("no connection to an mqtt broker")?;
+    let before = server.log().matches(CONNECTED).count();
+    let mosquitto = Mosquitto::start(free.port())?;
+    let deadline = Instant::now() + PATIENCE;
+    while server.log().matches(CONNECTED).count() == before {
+        if Instant::now() > deadline {
+            bail!("no new connection:\n{}", server.log());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    mosquitto.publish("machines/3", "c")?;
+    until(&app, "main.mqtt", "delivered", 6)
 }

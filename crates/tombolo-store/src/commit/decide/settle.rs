@@ -1,6 +1,6 @@
 //! What becomes of events that were handed out, that are too old, or that an operator wants gone or back.
 
-use tombolo_core::QueueId;
+use tombolo_core::{Origin, QueueId};
 
 use super::{Decided, Decisions, Refused, fits};
 use crate::StoreError;
@@ -39,6 +39,7 @@ impl Decisions<'_> {
         let (outcome, cause) = match outcome {
             Outcome::Done => (QueueOutcome::Done, None),
             Outcome::Retry { cause, after_ms } => (QueueOutcome::Retry { after_ms }, Some(cause)),
+            Outcome::Later { cause, after_ms } => (QueueOutcome::Later { after_ms }, Some(cause)),
             Outcome::Dead { cause } => (QueueOutcome::Dead, Some(cause)),
         };
         let (now, random) = (self.now, (self.random)());
@@ -68,7 +69,14 @@ impl Decisions<'_> {
                 attempts,
                 due_lived_ms,
             } => {
-                let history = self.history(queue, sequence, attempts, cause());
+                let before = queue.queue.entry(sequence);
+                let history = match before.is_some_and(|entry| entry.attempts == attempts) {
+                    // It was not tried.
+                    true => {
+                        read_history(self.segments, queue.history(sequence)).unwrap_or_default()
+                    }
+                    false => self.history(queue, sequence, attempts, cause()),
+                };
                 let history = encode_history(&history);
                 let content = if queue.is_logged(sequence) {
                     let operation = Operation::Retried {
@@ -328,8 +336,14 @@ impl Decisions<'_> {
                 let origin = origin.ok_or_else(|| StoreError::UnknownQueue(queue.id.clone()))?;
                 let target = decisions.configured(&origin)?;
                 decisions.removed(slot, queue, removal, body)?;
+                // Whoever sends it again has broken the loop that it may have died of.
+                let led_to = Origin {
+                    hops: 0,
+                    ..stored.origin
+                };
                 let living = Stored {
                     dead: None,
+                    origin: led_to,
                     ..stored
                 };
                 let living = Prepared {

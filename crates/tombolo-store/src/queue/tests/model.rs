@@ -194,6 +194,7 @@ fn decision() -> impl Strategy<Value = Decision> {
     let outcome = prop_oneof![
         4 => Just(Outcome::Done),
         3 => prop::option::of(0_u64..3_000).prop_map(|after_ms| Outcome::Retry { after_ms }),
+        1 => prop::option::of(0_u64..3_000).prop_map(|after_ms| Outcome::Later { after_ms }),
         1 => Just(Outcome::Dead),
     ];
     prop_oneof![
@@ -477,8 +478,8 @@ impl Run {
             Outcome::Done => Reason::Done,
             Outcome::Dead => Reason::Buried(Burial::Refused),
             Outcome::Retry { .. } if last => Reason::Buried(Burial::Attempts),
-            Outcome::Retry { .. } if old => Reason::Buried(Burial::Age),
-            Outcome::Retry { after_ms } => {
+            Outcome::Retry { .. } | Outcome::Later { .. } if old => Reason::Buried(Burial::Age),
+            Outcome::Retry { after_ms } | Outcome::Later { after_ms } => {
                 let Operation::Retried {
                     sequence,
                     attempts,
@@ -487,7 +488,11 @@ impl Run {
                 else {
                     return Err(TestCaseError::fail("it is not tried again"));
                 };
-                prop_assert_eq!((sequence, attempts), (entry.sequence, entry.attempts + 1));
+                let tried = u16::from(matches!(outcome, Outcome::Retry { .. }));
+                prop_assert_eq!(
+                    (sequence, attempts),
+                    (entry.sequence, entry.attempts + tried)
+                );
                 let wait_ms = due_lived_ms - self.now.lived_ms;
                 let kept_ms = self.model.settings.age_ms;
                 let lives_ms = retry.age_ms.unwrap_or(u64::MAX).min(kept_ms);

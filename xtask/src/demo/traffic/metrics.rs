@@ -29,7 +29,7 @@ pub fn admin(store: &Path) -> Result<String> {
 }
 
 pub fn read(agent: &ureq::Agent, admin: &str) -> Result<Figures> {
-    Ok(parse(&super::get(
+    Ok(parse(&super::super::get(
         agent,
         &format!("{admin}/_tombolo/metrics"),
     )?))

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use analyse::recording::{FOLDER_VARIABLE, Sensor, read_all};
-use analyse::temperature::{self, Score, Series};
-use analyse::vibration;
 use analysis::temperature::Settings;
+use trial::recording::{FOLDER_VARIABLE, Sensor, read_all};
+use trial::temperature::{self, Score, Series};
+use trial::vibration;
 
 type Tested = Result<(), Box<dyn Error>>;
 
