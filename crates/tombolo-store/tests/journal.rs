@@ -9,13 +9,10 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod simulation;
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use simulation::{Hands, LIMITS, open, open_with, publication, queue};
+use simulation::{Hands, open, open_with, publication, queue};
 use tombolo_core::{
     Code, FunctionId, Origin, Publication, Publish as _, PublishError, Published, TraceContext,
 };
@@ -24,8 +21,8 @@ use tombolo_store::queue::{
     BatchSettings, Burial, Durability, QueueSettings, Reason, RetrySettings, TakeBounds, WhenFull,
 };
 use tombolo_store::{
-    Answer, CHANGED, Cause, Changes, Clock, Delivery, EVENT_BYTES_MAX, EventFilter, Expectation,
-    Journal, Outcome, Selection, Settled, Store, StoreError, Swapped, Taken, Transaction, Write,
+    Answer, CHANGED, Cause, Changes, Delivery, EVENT_BYTES_MAX, EventFilter, Expectation, Journal,
+    Outcome, Selection, Settled, Store, StoreError, Swapped, Taken, Transaction, Write,
 };
 
 const MANY: TakeBounds = TakeBounds {
@@ -67,48 +64,6 @@ async fn take(journal: &Journal, name: &str) -> Vec<Delivery> {
 
 fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|one| one.event.id.as_str()).collect()
-}
-
-/// Clocks of which each look takes a second.
-#[derive(Default)]
-struct Slow(AtomicU64);
-
-impl Clock for Slow {
-    fn elapsed_ms(&self) -> u64 {
-        self.0.fetch_add(1000, Ordering::SeqCst)
-    }
-
-    fn wall_ms(&self) -> u64 {
-        1_767_225_600_000 + self.elapsed_ms()
-    }
-}
-
-#[tokio::test]
-async fn a_lease_is_told_as_it_is_when_the_events_are_read() {
-    let (disk, clock) = (Arc::new(SimulatedDisk::new()), Box::new(Slow::default()));
-    let store = Store::open_on(disk, Path::new("/store"), clock, LIMITS).unwrap();
-    let journal = store.journal();
-    let settings = QueueSettings::default();
-    let lease_ms = settings.lease_ms;
-    journal
-        .configure(queue("readings"), settings)
-        .await
-        .unwrap();
-    publish(&journal, 0..1).await;
-    let taken = journal.take(&queue("readings"), MANY).await.unwrap();
-    assert!(matches!(taken, Taken::Batch(batch) if batch.lease_ms < lease_ms));
-}
-
-#[tokio::test]
-async fn a_scheduled_event_is_looked_for_each_minute_because_clocks_jump() {
-    let (_store, journal) = journal(&SimulatedDisk::new(), batches(1)).await;
-    let mut scheduled = publication("readings", 1);
-    let day_ms = 24 * 60 * 60 * 1000;
-    scheduled.due_wall_ms = Some(journal.now().unwrap().wall_ms + day_ms);
-    journal.publish(vec![scheduled]).await.unwrap();
-    let taken = journal.take(&queue("readings"), MANY).await.unwrap();
-    let minute = Duration::from_secs(60);
-    assert!(matches!(taken, Taken::Nothing { after: Some(after) } if after <= minute));
 }
 
 fn set(key: &str, value: &str) -> Write {

@@ -144,10 +144,10 @@ impl<P: Copy> Queue<P> {
             }
             Outcome::Retry { after_ms } | Outcome::Later { after_ms } => {
                 plan.keep(sequence);
-                let tried = matches!(outcome, Outcome::Retry { .. });
                 let lives_ms = retry.age_ms.unwrap_or(u64::MAX).min(self.settings.age_ms);
                 let asked_ms = after_ms.map_or(0, |ms| ms.min(lives_ms.saturating_sub(age_ms)));
                 let wait_ms = wait_ms(retry, next, random).max(asked_ms);
+                let tried = matches!(outcome, Outcome::Retry { .. });
                 return Operation::Retried {
                     sequence,
                     attempts: if tried { next } else { slot.attempts },

@@ -91,9 +91,11 @@ impl Fault {
 impl Verdict {
     /// What an invocation without an answer means.
     pub(super) fn of_fault(fault: Fault) -> Self {
-        match fault.untried {
-            true => Self::Later(fault),
-            false => Self::Retry(fault),
+        match (fault.untried, fault.code) {
+            (true, _) => Self::Later(fault),
+            // The event's own idempotency key: it is the same at the next attempt.
+            (false, Some(Code::KeyReused | Code::BadRequest)) => Self::Dead(fault),
+            (false, _) => Self::Retry(fault),
         }
     }
 
@@ -115,7 +117,9 @@ impl From<Failure> for Fault {
             code: Some(failure.code),
             detail: failure.detail,
             after: failure.retry_after,
-            untried: failure.limit == Some(Limit::Concurrency) || failure.code == Code::Compiling,
+            // A conflict is that of an idempotency key that is being worked on.
+            untried: failure.limit == Some(Limit::Concurrency)
+                || matches!(failure.code, Code::Compiling | Code::Conflict),
         }
     }
 }

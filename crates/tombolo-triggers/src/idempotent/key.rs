@@ -49,10 +49,10 @@ pub(super) fn of(call: &Call) -> Result<Option<String>, Failure> {
 /// A key among those of its caller. Events, functions and clients have keys of their own, so that none of them can
 /// take another's.
 fn scoped(key: &str, headers: &HeaderMap, context: &CallContext) -> String {
-    let origin = match (context.event, context.hops) {
+    let origin = match (context.event, context.nested) {
         (true, _) => "event",
-        (false, 0) => "client",
-        (false, _) => "function",
+        (false, false) => "client",
+        (false, true) => "function",
     };
     let mut digest = blake3::Hasher::new();
     let mut add = |part: &[u8]| {

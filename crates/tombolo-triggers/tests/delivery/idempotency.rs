@@ -270,3 +270,44 @@ async fn two_events_with_one_key_run_the_function_once() {
     assert_eq!(functions.seen().len(), 1);
     delivering.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_waits_for_the_one_with_its_key_and_is_dead_when_it_is_another() {
+    let site = Site::new();
+    let mut once = settings();
+    once.retry.attempts = 1;
+    let opened = site.open(&[("orders", once)]).await;
+    let door = gate();
+    let waiting = door.clone();
+    let functions = Functions::new(move |_| {
+        let door = waiting.clone();
+        async {
+            pass(door).await;
+            Ok(answer(200))
+        }
+    });
+    let order = |id: &str, data: &'static str| {
+        let mut event = event(id).with_data("text/plain", data);
+        let key = "order-17".into();
+        event.extensions.insert("idempotencykey".into(), key);
+        event
+    };
+    let same = [order("1", "10 EUR"), order("2", "10 EUR")];
+    opened.publish("orders", same).await;
+    let invoke = Idempotent::new(Arc::new(Called(functions.clone())), opened.journal.clone());
+    let delivering = opened.deliver_by(Arc::new(invoke), vec![consumer("orders", "queue")]);
+    opened
+        .until("orders", |figures| figures.backing_off == 1)
+        .await;
+    door.add_permits(1);
+    opened
+        .until("orders", |figures| figures.counters.done == 2)
+        .await;
+    opened.publish("orders", [order("3", "99 EUR")]).await;
+    opened.until_empty("orders").await;
+    let dead = opened.dead("orders");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].event.id, "3");
+    assert_eq!(functions.seen().len(), 1);
+    delivering.stop().await;
+}
