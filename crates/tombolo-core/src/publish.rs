@@ -97,6 +97,13 @@ pub enum PublishError {
         /// The bound.
         bound_bytes: u64,
     },
+    #[error("the queue `{queue}` cannot take this: {detail}")]
+    Unfit {
+        /// The queue.
+        queue: QueueId,
+        /// What it would never take.
+        detail: String,
+    },
     #[error("the disk of the store is full")]
     DiskFull,
     #[error("the store does not accept events: {0}")]
@@ -109,6 +116,7 @@ impl From<PublishError> for Failure {
             PublishError::Unknown(_) => (Code::QueueMissing, Blame::Caller),
             PublishError::Full { .. } => (Code::QueueFull, Blame::Host),
             PublishError::TooLong { .. } => (Code::EventTooLong, Blame::Caller),
+            PublishError::Unfit { .. } => (Code::BadRequest, Blame::Caller),
             PublishError::DiskFull => (Code::StoreFull, Blame::Host),
             PublishError::Unavailable(_) => (Code::PublishUnavailable, Blame::Host),
         };

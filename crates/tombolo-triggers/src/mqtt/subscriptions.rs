@@ -115,8 +115,8 @@ fn refusal(arrival: &Arrival, error: &PublishError) -> Refusal {
             tracing::debug!(%topic, %error, "there is no room for an mqtt message");
             Refusal::Full
         }
-        PublishError::TooLong { .. } => {
-            tracing::debug!(%topic, %error, "an mqtt message is too long");
+        PublishError::TooLong { .. } | PublishError::Unfit { .. } => {
+            tracing::debug!(%topic, %error, "an mqtt message is nothing for its queue");
             Refusal::Invalid
         }
         PublishError::Unknown(_) | PublishError::Unavailable(_) => {
