@@ -6,6 +6,7 @@
 
 pub(crate) mod changes;
 mod decide;
+mod moving;
 mod upkeep;
 
 use std::io;
@@ -343,7 +344,7 @@ impl Writing {
                 match decide(&mut decisions, action, &mut body, engine) {
                     Ok(answer) => {
                         if !body.bytes().is_empty() {
-                            group.push(now, body.bytes());
+                            group.push(now, body.bytes())?;
                         }
                         results.push(Ok(answer));
                     }

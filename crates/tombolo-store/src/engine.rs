@@ -29,8 +29,8 @@ const USED: TableDefinition<'static, &'static [u8], u64> = TableDefinition::new(
 const CHECKPOINT: Pairs = TableDefinition::new("checkpoint");
 const CHECKPOINT_KEY: &[u8] = b"checkpoint";
 const DATA_FILE: &str = "data.redb";
-/// Memory for pages.
-const CACHE_BYTES: usize = 32 << 20;
+/// Memory for pages, those included that are not on the disk yet.
+pub(crate) const CACHE_BYTES: usize = 32 << 20;
 /// A data file up to this size is read in full and checked whenever it is opened (about a second
 /// for each GiB). After a crash a larger one is too, by the engine itself.
 const CHECK_BYTES_MAX: u64 = 256 << 20;

@@ -180,7 +180,11 @@ impl StoreError {
             | Self::WriteTooLong { .. }
             | Self::ReadTooLong
             | Self::AnswerTooLong { .. }
-            | Self::NotANumber => Code::BadRequest,
+            | Self::NotANumber
+            | Self::Unfit {
+                source: Refusal::Grave | Refusal::TooLate { .. },
+                ..
+            } => Code::BadRequest,
             Self::EventTooLong { .. } | Self::EventsTooLong { .. } | Self::Unfit { .. } => {
                 Code::EventTooLong
             }
@@ -199,7 +203,10 @@ impl StoreError {
 
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
-        Self::Engine(Arc::new(error))
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => Self::Full,
+            _ => Self::Engine(Arc::new(error)),
+        }
     }
 }
 
@@ -207,6 +214,7 @@ impl From<LogError> for StoreError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Full => Self::Full,
+            LogError::TooLong(bytes) => Self::EventsTooLong { bytes },
             LogError::Failed(error) => Self::Engine(error),
         }
     }

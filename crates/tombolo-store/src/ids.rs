@@ -15,6 +15,9 @@ use crate::remembered::{Figures, Fingerprint, Finished, Recall, Remembered, Work
 /// Ids that a queue in memory remembers.
 const VOLATILE_MAX: usize = 65_536;
 
+/// How long nothing is written after that has failed, unless it stands in the way.
+const PAUSE_MS: u64 = 60_000;
+
 /// What all queues remember, by the queue's slot.
 pub(crate) struct Ids {
     disk: Arc<dyn Disk>,
@@ -23,6 +26,8 @@ pub(crate) struct Ids {
     volatile: HashMap<usize, Volatile>,
     /// Queues that may have something to write.
     touched: BTreeSet<usize>,
+    /// Until when nothing is written.
+    paused_until_ms: u64,
     scribe: Option<Scribe>,
 }
 
@@ -32,6 +37,7 @@ struct Volatile {
     retention_ms: u64,
     came_ms: HashMap<Fingerprint, u64>,
     by_age: VecDeque<Fingerprint>,
+    forgotten_early: u64,
 }
 
 /// The thread that writes, with one task at a time.
@@ -53,6 +59,7 @@ impl Ids {
             durable: HashMap::new(),
             volatile: HashMap::new(),
             touched: BTreeSet::new(),
+            paused_until_ms: 0,
             scribe: None,
         })
     }
@@ -85,11 +92,13 @@ impl Ids {
 
     /// Whether a queue remembers an id. One that damage made doubtful counts as new.
     pub(crate) fn recalls(&mut self, slot: usize, id: Fingerprint, lived_ms: u64) -> bool {
-        if let Some(volatile) = self.volatile.get(&slot) {
-            let came_ms = volatile.came_ms.get(&id);
-            return came_ms
-                .is_some_and(|came| came.saturating_add(volatile.retention_ms) > lived_ms);
+        if let Some(volatile) = self.volatile.get(&slot)
+            && let Some(came_ms) = volatile.came_ms.get(&id)
+            && came_ms.saturating_add(volatile.retention_ms) > lived_ms
+        {
+            return true;
         }
+        // Also of a queue in memory that was durable before.
         let remembered = self.durable.get_mut(&slot);
         remembered.is_some_and(|remembered| remembered.recall(id, lived_ms) == Recall::Known)
     }
@@ -102,8 +111,16 @@ impl Ids {
             }
             if volatile.by_age.len() > VOLATILE_MAX
                 && let Some(oldest) = volatile.by_age.pop_front()
+                && let Some(came_ms) = volatile.came_ms.remove(&oldest)
+                && came_ms.saturating_add(volatile.retention_ms) > lived_ms
             {
-                volatile.came_ms.remove(&oldest);
+                if volatile.forgotten_early == 0 {
+                    tracing::warn!(
+                        bound = VOLATILE_MAX,
+                        "a queue in memory accepts more ids than it remembers: the oldest are forgotten before the retention is over"
+                    );
+                }
+                volatile.forgotten_early += 1;
             }
         } else if let Some(remembered) = self.durable.get_mut(&slot) {
             remembered.remember(id, lived_ms, position);
@@ -120,6 +137,7 @@ impl Ids {
     pub(crate) fn figures(&self, slot: usize) -> Figures {
         let volatile = self.volatile.get(&slot).map(|ids| Figures {
             ids: ids.came_ms.len() as u64,
+            forgotten_early: ids.forgotten_early,
             ..Figures::default()
         });
         let durable = || self.durable.get(&slot).map(Remembered::figures);
@@ -132,10 +150,13 @@ impl Ids {
     }
 
     /// Takes in what was written, and gives out what is to be. Waits only when a queue has too
-    /// much in memory.
+    /// much in memory. After a failure it pauses: what is not written is in memory and in the log.
     pub(crate) fn tend(&mut self, lived_ms: u64) -> io::Result<()> {
-        while let Some(done) = self.scribe.as_mut().and_then(Scribe::take) {
-            self.finish(done)?;
+        if let Some(done) = self.scribe.as_mut().and_then(Scribe::take) {
+            self.finish_or_pause(done, lived_ms);
+        }
+        if lived_ms < self.paused_until_ms {
+            return Ok(());
         }
         while let Some(slot) = self.touched.first().copied() {
             let Some(remembered) = self.durable.get_mut(&slot) else {
@@ -148,11 +169,16 @@ impl Ids {
                 if !full {
                     return Ok(());
                 }
-                self.wait()?;
+                self.wait(lived_ms);
                 continue;
             }
             match remembered.work(lived_ms, false) {
-                Some(work) if full => self.finish((slot, work.run()))?,
+                Some(work) if full => {
+                    self.finish_or_pause((slot, work.run()), lived_ms);
+                    if lived_ms < self.paused_until_ms {
+                        return Ok(());
+                    }
+                }
                 Some(work) => self.give(slot, work)?,
                 None => {
                     self.touched.remove(&slot);
@@ -164,7 +190,7 @@ impl Ids {
 
     /// Writes all ids that the log has before a position, so that it may drop them.
     pub(crate) fn flush(&mut self, before: u64, lived_ms: u64) -> io::Result<()> {
-        self.wait()?;
+        self.wait(lived_ms);
         let slots: Vec<usize> = self.durable.keys().copied().collect();
         for slot in slots {
             while let Some(remembered) = self.durable.get_mut(&slot)
@@ -180,19 +206,23 @@ impl Ids {
         Ok(())
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, lived_ms: u64) {
         let done = match &mut self.scribe {
             Some(scribe) if scribe.is_out => scribe.done.recv().ok(),
             _ => None,
         };
-        match done {
-            Some(done) => {
-                if let Some(scribe) = &mut self.scribe {
-                    scribe.is_out = false;
-                }
-                self.finish(done)
-            }
-            None => Ok(()),
+        if let Some(scribe) = &mut self.scribe {
+            scribe.is_out = false;
+        }
+        if let Some(done) = done {
+            self.finish_or_pause(done, lived_ms);
+        }
+    }
+
+    fn finish_or_pause(&mut self, done: (usize, Finished), lived_ms: u64) {
+        if let Err(error) = self.finish(done) {
+            tracing::warn!(%error, "remembered ids cannot be written now");
+            self.paused_until_ms = lived_ms.saturating_add(PAUSE_MS);
         }
     }
 

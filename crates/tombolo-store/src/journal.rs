@@ -16,7 +16,9 @@ pub use self::operate::{EventFilter, Listed, Peeked, QueueFigures, Selection};
 use crate::commit::{Action, Answer as Answered};
 use crate::key_value::{KEY_BYTES_MAX, bytes_of};
 use crate::log::Place;
-use crate::queue::{Batch as TakenBatch, Plan, QueueSettings, TakeBounds, Taken as TakenEvent};
+use crate::queue::{
+    Batch as TakenBatch, Plan, QueueSettings, Refusal, TakeBounds, Taken as TakenEvent,
+};
 use crate::queues::{Content, read_stored};
 use crate::store::{Open, Shared};
 use crate::stored::{Cause, DeadLetter, Stored, fingerprint};
@@ -90,7 +92,8 @@ impl Journal {
         Ok(self.shared.open()?.life.now())
     }
 
-    /// Makes a queue one that is used, or changes its settings; its dead letters get a queue, too.
+    /// Makes a queue one that is used, or changes its settings; its dead letters get a queue, too,
+    /// which keeps as much for as long unless it is configured itself.
     /// Settings are not stored: after a start all queues are to be configured again.
     ///
     /// # Errors
@@ -161,6 +164,13 @@ impl Journal {
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
             origin: transaction.origin,
         };
+        let mut queues = change.publications.iter().map(|one| &one.queue);
+        if let Some(queue) = queues.find(|queue| queue.queue.is_dead()) {
+            return Err(StoreError::Unfit {
+                queue: queue.clone(),
+                source: Refusal::Grave,
+            });
+        }
         let mut events = 0;
         let published = change.publications.iter().chain(&change.if_buried);
         for bytes in published.map(|one| one.stored.len()) {
@@ -360,7 +370,7 @@ pub(crate) fn publish_error(error: StoreError) -> PublishError {
             bound_bytes: WRITE_BYTES_MAX as u64,
         },
         StoreError::Unfit {
-            source: crate::queue::Refusal::TooLong { bytes_max, .. },
+            source: Refusal::TooLong { bytes_max, .. },
             ..
         } => PublishError::TooLong {
             bound_bytes: bytes_max,

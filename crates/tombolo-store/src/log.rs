@@ -25,8 +25,9 @@ use self::record::{Chain, HEAD_BYTES, Head};
 use self::segment::{HEADER_BYTES, Segment};
 use crate::disk::Disk;
 
-/// Free space that writes leave alone, so that a full disk is told before anything is written.
-const RESERVE_BYTES: u64 = 16 << 20;
+/// Free space that writes leave alone, so that a full disk is told before anything is written, and
+/// what makes room can still be.
+pub(crate) const RESERVE_BYTES: u64 = 16 << 20;
 /// Length of the checksum before content that is read by itself.
 pub(crate) const SEAL_BYTES: usize = 4;
 
@@ -121,6 +122,9 @@ pub(crate) enum LogError {
     /// Nothing was written; try again when there is space.
     #[error("the disk is full")]
     Full,
+    /// Nothing was written: what reads the log would take a record of so many bytes for damage.
+    #[error("a record of {0} bytes is too long")]
+    TooLong(usize),
     /// What is on the disk is known only after the log was opened again; until then it refuses.
     #[error("the log cannot be written")]
     Failed(#[source] Arc<io::Error>),
@@ -136,12 +140,7 @@ impl Segments {
     /// The content at a place; `None` when it does not pass its check or its segment is gone.
     pub(crate) fn read(&self, place: Place) -> io::Result<Option<Vec<u8>>> {
         let position = place.position();
-        let segment = {
-            let by_first = self.by_first.read().unwrap_or_else(PoisonError::into_inner);
-            let before = by_first.range(..=position).next_back();
-            before.and_then(|(_, segment)| segment.clone())
-        };
-        let Some(segment) = segment else {
+        let Some(segment) = self.segment(position) else {
             return Ok(None);
         };
         let mut sealed = vec![0; place.bytes as usize];
@@ -150,6 +149,27 @@ impl Segments {
             .read_at(&mut sealed, position - segment.first)?;
         sealed.truncate(read);
         Ok(unseal(position, &sealed).map(<[u8]>::to_vec))
+    }
+
+    /// Shows the valid records of one segment from a position on, which is its beginning or that
+    /// of a record, until so many bytes were passed by; the position behind them. `None` when the
+    /// segment cannot be read at all.
+    pub(crate) fn records(
+        &self,
+        from: u64,
+        bytes: u64,
+        mut visit: impl FnMut(Record<'_>),
+    ) -> io::Result<Option<u64>> {
+        match self.segment(from) {
+            Some(segment) => recovery::read_some(&segment, from, bytes, &mut visit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn segment(&self, position: u64) -> Option<Segment> {
+        let by_first = self.by_first.read().unwrap_or_else(PoisonError::into_inner);
+        let before = by_first.range(..=position).next_back();
+        before.and_then(|(_, segment)| segment.clone())
     }
 
     /// The first position of the segment that has a place.
@@ -288,13 +308,17 @@ impl Log {
         self.fail(io::Error::other(error.to_string()));
     }
 
-    /// Begins a group of about so many bytes, in a new segment when the current one is long.
-    /// Others will want `owed` bytes of the disk.
-    pub(crate) fn begin(&mut self, bytes: u64, owed: u64) -> Result<Group, LogError> {
-        self.ready()?;
+    /// Bytes that can still be written on the disk.
+    pub(crate) fn free_bytes(&self) -> Result<u64, LogError> {
         let free = self.disk.free_bytes(&self.folder);
-        let free = free.map_err(|error| LogError::Failed(Arc::new(error)))?;
-        if free < RESERVE_BYTES.saturating_add(bytes).saturating_add(owed) {
+        free.map_err(|error| LogError::Failed(Arc::new(error)))
+    }
+
+    /// Begins a group of about so many bytes, in a new segment when the current one is long. It
+    /// leaves `kept` bytes of the disk free.
+    pub(crate) fn begin(&mut self, bytes: u64, kept: u64) -> Result<Group, LogError> {
+        self.ready()?;
+        if self.free_bytes()? < bytes.saturating_add(kept) {
             return Err(LogError::Full);
         }
         let len = self.end - self.current.first;
@@ -395,13 +419,17 @@ impl Group {
     }
 
     /// Adds a record. Its body was made for [`Group::next_body_position`].
-    pub(crate) fn push(&mut self, moment: Moment, body: &[u8]) {
+    pub(crate) fn push(&mut self, moment: Moment, body: &[u8]) -> Result<(), LogError> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(LogError::TooLong(body.len()));
+        }
         let group_offset = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
         let head = Head::new(group_offset, moment, &self.chain, body);
         let bytes = head.encode(&self.salt, self.end());
         self.buffer.extend_from_slice(&bytes);
         self.buffer.extend_from_slice(body);
         self.chain = head.chain;
+        Ok(())
     }
 
     /// Whether there is nothing to write.

@@ -80,6 +80,8 @@ pub(crate) struct Slot {
     pub(crate) queue: Queue<Place>,
     /// Whether the node uses it; one that it does not use was found in the log.
     pub(crate) configured: bool,
+    /// Whether it was configured itself, and not as the grave of another.
+    has_own_settings: bool,
     /// Contents of events that are not in the log.
     memory: HashMap<u64, Bytes>,
     /// Histories of events that were tried.
@@ -103,10 +105,15 @@ impl Slot {
                 } else {
                     WhenFull::Refuse
                 },
+                // How long and how much it keeps is not known before it is configured.
+                age_ms: u64::MAX,
+                bytes: u64::MAX,
+                events: u64::MAX,
                 ..QueueSettings::default()
             }),
             id,
             configured: false,
+            has_own_settings: false,
             memory: HashMap::new(),
             histories: HashMap::new(),
             drops: VecDeque::new(),
@@ -206,16 +213,26 @@ impl Queues {
         slot
     }
 
-    /// Makes a queue one that is used, and the queue of its dead letters with it.
+    /// Makes a queue one that is used, and the queue of its dead letters with it. That one keeps as
+    /// much for as long, unless it is configured itself.
     pub(crate) fn configure(&mut self, id: &QueueId, settings: QueueSettings) -> usize {
         let index = self.make(id);
         let grave = self.make(&id.dead());
         if let Some(grave) = self.slots.get_mut(grave) {
             grave.configured = true;
+            if !grave.has_own_settings {
+                grave.queue.configure(QueueSettings {
+                    age_ms: settings.age_ms,
+                    bytes: settings.bytes,
+                    events: settings.events,
+                    ..grave.queue.settings().clone()
+                });
+            }
         }
         if let Some(slot) = self.slots.get_mut(index) {
             slot.queue.configure(settings);
             slot.configured = true;
+            slot.has_own_settings = true;
             slot.wake();
         }
         index
@@ -390,6 +407,11 @@ impl Queues {
     /// Contents that live in the segment that begins there.
     pub(crate) fn live_in(&self, first: u64) -> u64 {
         self.live.get(&first).map_or(0, |live| live.contents)
+    }
+
+    /// Their bytes.
+    pub(crate) fn live_bytes_in(&self, first: u64) -> u64 {
+        self.live.get(&first).map_or(0, |live| live.bytes)
     }
 
     /// Bytes of all contents that live in the log.

@@ -11,11 +11,13 @@ mod simulation;
 
 use std::io::ErrorKind;
 
-use simulation::{Random, configure, keys, observe, open, publication, queue};
+use simulation::{
+    LIMITS, Random, configure, keys, observe, open, open_with_limits, publication, queue,
+};
 use tombolo_core::Publish as _;
 use tombolo_store::disk::simulated::SimulatedDisk;
 use tombolo_store::queue::TakeBounds;
-use tombolo_store::{Outcome, Store, StoreError, Taken, Write};
+use tombolo_store::{Limits, Outcome, Store, StoreError, Taken, Write};
 
 const OPERATIONS: usize = 40;
 const ONE: TakeBounds = TakeBounds {
@@ -192,4 +194,54 @@ async fn a_write_without_room_is_taken_back_and_the_store_goes_on() {
     drop(store);
     let events = observe(&open(&disk.cut(disk.calls(), 1))).queues;
     assert_eq!(events["readings"], [("1".to_owned(), 0)]);
+}
+
+#[tokio::test]
+async fn a_disk_that_somebody_else_fills_and_empties_stops_nothing_for_good() {
+    let disk = SimulatedDisk::new();
+    // Much that the next checkpoint would have to write.
+    let limits = Limits {
+        checkpoint_bytes: 1 << 20,
+        ..LIMITS
+    };
+    let store = open_with_limits(&disk, limits);
+    let (journal, things) = (store.journal(), keys(&store));
+    configure(&journal).await;
+    let written = |key: usize| Write::Set {
+        key: key.to_string(),
+        value: key.to_string().repeat(200).into(),
+    };
+    for id in 0..20 {
+        let event = publication("readings", id);
+        journal.publish(vec![event]).await.unwrap();
+    }
+    for key in 0..200 {
+        things.write(vec![written(key)]).await.unwrap();
+    }
+    let mut done = 0;
+    for left in [16 << 10, 0, 8 << 10, 1 << 20, 0] {
+        disk.set_free_bytes(left);
+        for id in 20..30 {
+            let refused = journal.publish(vec![publication("readings", id)]).await;
+            assert_eq!(refused, Err(tombolo_core::PublishError::DiskFull));
+            let refused = things.write(vec![written(id)]).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Full), "{refused:?}");
+            assert!(things.get("3").unwrap().is_some(), "reading goes on");
+        }
+        let Taken::Batch(batch) = journal.take(&queue("readings"), ONE).await.unwrap() else {
+            unreachable!("there are events");
+        };
+        let lease = batch.deliveries[0].lease.clone();
+        let settled = journal.settle(vec![(lease, Outcome::Done)]).await;
+        assert!(settled.is_ok() || left == 0, "{left}: {settled:?}");
+        done += usize::from(settled.is_ok());
+    }
+    disk.set_free_bytes(1 << 40);
+    let event = publication("readings", 40);
+    journal.publish(vec![event]).await.unwrap();
+    things.write(vec![written(400)]).await.unwrap();
+    store.close().await;
+    let state = observe(&open(&disk));
+    assert_eq!(state.keys.len(), 201);
+    assert_eq!(state.queues["readings"].len(), 20 - done + 1);
 }

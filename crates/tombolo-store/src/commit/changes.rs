@@ -67,9 +67,11 @@ impl Watched {
         let mut event = Event::new(id, self.source.clone(), CHANGED)
             .with_data("application/json", data.to_string());
         event.time = Some(humantime::format_rfc3339_millis(time).to_string());
-        // An empty subject and one with control characters are not allowed.
-        let allowed = !key.is_empty() && !key.chars().any(char::is_control);
-        event.subject = allowed.then(|| key.into_owned());
+        // Not every key may be a subject; the data has all of them.
+        event.subject = Some(key.into_owned());
+        if event.check().is_err() {
+            event.subject = None;
+        }
         event
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::Ids;
 use crate::key_value::Swapped;
 use crate::log::{BODY_BYTES_MAX, Place, Segments};
 use crate::operation::{Body, Enqueued, Operation};
-use crate::queue::{Arrival, Due, Entry, Operation as QueueOperation, Plan, Refusal};
+use crate::queue::{Arrival, Due, Entry, Operation as QueueOperation, Plan, Refusal, WhenFull};
 use crate::queues::{Content, Effect, Queues, Slot};
 use crate::remembered::Fingerprint;
 use crate::stored::{self, Stored};
@@ -53,6 +53,8 @@ pub(super) struct Decisions<'a> {
     effects: Vec<Effect>,
     remembered: Vec<(usize, Fingerprint)>,
     remembered_set: HashSet<(usize, Fingerprint)>,
+    /// Source and id of what came in this group into queues that may drop it in this group too.
+    came: HashMap<(usize, u64), (String, String)>,
     /// Where the body of the record with each of them is.
     remembered_at: Vec<u64>,
 }
@@ -86,6 +88,7 @@ impl<'a> Decisions<'a> {
             effects: Vec::new(),
             remembered: Vec::new(),
             remembered_set: HashSet::new(),
+            came: HashMap::new(),
             remembered_at: Vec::new(),
         }
     }
@@ -378,6 +381,10 @@ impl<'a> Decisions<'a> {
                 operation: QueueOperation::Enqueued(entry),
                 content: Some(content),
             });
+            if queue.queue.settings().full != WhenFull::Refuse {
+                let name = (event.event.source.clone(), event.event.id.clone());
+                self.came.insert((slot, sequence), name);
+            }
         }
         Ok(admission.first_sequence)
     }

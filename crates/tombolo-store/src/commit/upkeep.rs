@@ -1,4 +1,4 @@
-//! What the writer thread has, and what it does between groups: checkpoints, dropping what the log no longer needs, and moving what stands in the way of that.
+//! What the writer thread has, and what it does between groups: checkpoints, and dropping what the log no longer needs.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::changes::Watched;
-use super::decide::{Decisions, Refused};
+use super::moving::Moving;
 use crate::StoreError;
+use crate::engine::CACHE_BYTES;
 use crate::ids::Ids;
-use crate::log::{Group, Log, LogError, Place};
-use crate::operation::{Body, Enqueued, Operation};
-use crate::queue::{Entry, Operation as QueueOperation};
-use crate::queues::{Content, Effect, Slot};
+use crate::log::{Group, Log, LogError, RESERVE_BYTES};
 use crate::store::{Limits, Open};
 use crate::stored;
+
+/// What a checkpoint writes besides the pages that changed, generously.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
 
 /// What a checkpoint knows besides the keys: all of the log up to a position.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -58,11 +59,13 @@ pub(crate) struct Writing {
     pub(super) random: Random,
     /// Bytes that the next checkpoint may make the engine's file grow by, roughly.
     pub(super) dirty_bytes: u64,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// The position of the last checkpoint.
     checkpoint: u64,
     /// Where moving what lives in the oldest segment goes on.
-    moving: Option<(usize, u64)>,
+    pub(super) moving: Option<Moving>,
+    /// The end of the log when it was looked after last.
+    tidied: u64,
 }
 
 impl Writing {
@@ -75,6 +78,7 @@ impl Writing {
         dirty_bytes: u64,
     ) -> Self {
         Self {
+            tidied: log.end(),
             open,
             log,
             ids,
@@ -87,13 +91,14 @@ impl Writing {
         }
     }
 
-    /// Begins a group, if there is room for it. Before it is refused, what can be dropped is.
+    /// Begins a group, if there is room for it. Before it is refused, room is made.
     pub(super) fn begin(&mut self, bytes: u64) -> Result<Group, StoreError> {
-        match self.log.begin(bytes, self.dirty_bytes) {
-            Err(LogError::Full) if self.log.end() - self.checkpoint >= self.limits.scrap_bytes => {
-                self.checkpoint()?;
-                self.drop_dead(self.limits.scrap_bytes)?;
-                Ok(self.log.begin(bytes, self.dirty_bytes)?)
+        match self.log.begin(bytes, self.kept_bytes()) {
+            Err(LogError::Full) => {
+                if let Err(error) = self.make_room() {
+                    tracing::debug!(%error, "the disk is full, and no room can be made");
+                }
+                Ok(self.log.begin(bytes, self.kept_bytes())?)
             }
             begun => Ok(begun?),
         }
@@ -102,6 +107,35 @@ impl Writing {
     /// Begins a group that makes room: it may use what is kept in reserve.
     pub(super) fn begin_shrinking(&mut self) -> Result<Group, StoreError> {
         Ok(self.log.begin_in_reserve()?)
+    }
+
+    /// What a group that needs room leaves free: the reserve, what the next checkpoint writes, and
+    /// room to write again what lives in the oldest segment. So that segment can always be dropped.
+    fn kept_bytes(&self) -> u64 {
+        let live = self.open.queues().live_bytes_in(self.log.start());
+        RESERVE_BYTES + self.owed_bytes() + live
+    }
+
+    /// What the next checkpoint may make the engine's file grow by. Pages beyond those that the
+    /// engine holds in memory are on the disk already.
+    pub(super) fn owed_bytes(&self) -> u64 {
+        self.dirty_bytes.min(CACHE_BYTES as u64)
+    }
+
+    /// A checkpoint that fails stops the store. So there is none that the disk has no room for: the
+    /// log keeps what it would have made durable.
+    fn has_room_for_checkpoint(&self) -> Result<bool, StoreError> {
+        Ok(self.log.free_bytes()? >= self.owed_bytes().saturating_add(CHECKPOINT_BYTES))
+    }
+
+    /// On a full disk, drops what can be dropped.
+    fn make_room(&mut self) -> Result<(), StoreError> {
+        let scrap = self.limits.scrap_bytes;
+        if self.log.end() - self.checkpoint >= scrap && self.has_room_for_checkpoint()? {
+            self.checkpoint()?;
+        }
+        self.drop_dead(scrap)?;
+        self.condense(scrap, self.limits.segment_bytes)
     }
 
     /// What is to be done between groups. Nobody waits for it, so its failure is only logged: what
@@ -114,18 +148,17 @@ impl Writing {
 
     fn try_look_after(&mut self) -> Result<(), StoreError> {
         self.ids.tend(self.open.life.now().lived_ms)?;
-        if self.log.end() - self.checkpoint >= self.limits.checkpoint_bytes {
+        let due = self.log.end() - self.checkpoint >= self.limits.checkpoint_bytes;
+        if due && self.has_room_for_checkpoint()? {
             self.checkpoint()?;
             self.drop_dead(self.limits.checkpoint_bytes)?;
         }
-        let live = self.open.queues().live_bytes();
-        let slack = self.limits.slack_bytes;
-        if self.moving.is_some()
-            || self.log.end() - self.log.start() > live.saturating_mul(2).saturating_add(slack)
-        {
-            self.move_some()?;
-        }
-        Ok(())
+        // In step with what is written: what is passed by is dropped, so the log cannot outgrow it.
+        let written = self.log.end() - self.tidied;
+        let budget = written.saturating_mul(2).max(self.limits.step_bytes);
+        let condensed = self.condense(self.limits.slack_bytes, budget);
+        self.tidied = self.log.end();
+        condensed
     }
 
     /// Makes the engine durable, together with what the log up to here says.
@@ -154,7 +187,7 @@ impl Writing {
 
     /// Drops segments from which nothing is needed: their keys are in a checkpoint, their ids in
     /// runs, and no content in them lives. The current one, too, if it has so many bytes.
-    fn drop_dead(&mut self, current_bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn drop_dead(&mut self, current_bytes: u64) -> Result<(), StoreError> {
         loop {
             let first = self.log.start();
             if self.open.queues().live_in(first) > 0 {
@@ -173,99 +206,16 @@ impl Writing {
         }
     }
 
-    /// Writes again a part of what lives in the oldest segment, in a group of its own: no decision
-    /// about an event may be open when its content moves. What was damaged since the store was
-    /// opened is given up; it would keep the log from being shortened for ever.
-    fn move_some(&mut self) -> Result<(), StoreError> {
-        let open = Arc::clone(&self.open);
-        let queues = open.queues();
-        let first = self.log.start();
-        let Some(end) = self.log.oldest_end().filter(|_| queues.live_in(first) > 0) else {
-            self.moving = None;
-            return Ok(());
-        };
-        let from = self.moving.unwrap_or_default();
-        let (found, next) = queues.between(first..end, from, self.limits.step_bytes);
-        let mut group = self
-            .log
-            .begin(2 * self.limits.step_bytes, self.dirty_bytes)?;
-        let mut body = Body::at(group.next_body_position());
-        let now = open.life.now();
-        let (random, watched) = (&mut || self.random.next(), &self.watched);
-        let mut decisions =
-            Decisions::new(now, &queues, &open.segments, &mut self.ids, watched, random);
-        let mut moved = Vec::new();
-        for (slot, entry) in found {
-            let Some(queue) = queues.get(slot) else { break };
-            match open.segments.read(entry.place) {
-                Ok(Some(content)) => {
-                    move_one(&open, slot, queue, entry, &content, &mut body, &mut moved);
-                }
-                Ok(None) => {
-                    let sequence = entry.sequence;
-                    tracing::error!(queue = %queue.id, sequence, "an event is damaged");
-                    let lost = decisions.lose(slot, sequence, &mut body);
-                    lost.map_err(|(Refused::Alone(error) | Refused::Group(error))| error)?;
-                }
-                // Perhaps the disk can read it later; its consumer and its age will decide.
-                Err(error) => tracing::error!(%error, queue = %queue.id, "an event cannot be read"),
-            }
-        }
-        let mut outcomes = decisions.outcomes();
-        drop(queues);
-        if !body.bytes().is_empty() {
-            group.push(now, body.bytes());
-            self.log.commit(group)?;
-            outcomes.effects.extend(moved);
-            self.apply(outcomes);
-        }
-        self.moving = next;
-        Ok(())
-    }
-
     /// Ends the writing with a checkpoint, so that the next start reads as little as possible.
     pub(super) fn close(mut self) -> Arc<Open> {
         let done = self.log.ready().map_err(StoreError::from);
-        let done = done.and_then(|()| self.checkpoint());
+        let done = done.and_then(|()| match self.has_room_for_checkpoint()? {
+            true => self.checkpoint(),
+            false => Err(StoreError::Full),
+        });
         if let Err(error) = done.and_then(|()| self.drop_dead(self.limits.checkpoint_bytes)) {
             tracing::warn!(%error, "the store was closed without a checkpoint");
         }
         self.open
-    }
-}
-
-/// Writes an event again, and its history, which stands behind it in the log and would not be
-/// understood without it.
-fn move_one(
-    open: &Open,
-    slot: usize,
-    queue: &Slot,
-    entry: Entry<Place>,
-    content: &[u8],
-    body: &mut Body,
-    effects: &mut Vec<Effect>,
-) {
-    let moved = Operation::Moved {
-        queue: &queue.name,
-        event: Enqueued::of(&entry),
-    };
-    let place = body.push_sealed(&moved, content);
-    effects.push(Effect::Queue {
-        slot,
-        operation: QueueOperation::Enqueued(Entry { place, ..entry }),
-        content: Some(Content::Log(place)),
-    });
-    let sequence = entry.sequence;
-    if let Some(Content::Log(history)) = queue.history(sequence) {
-        // One that is damaged becomes an empty one.
-        let history = open.segments.read(*history).ok().flatten();
-        let history = history.unwrap_or_else(|| stored::encode_history(&[]));
-        let queue = &queue.name;
-        let place = body.push_sealed(&Operation::HistoryMoved { queue, sequence }, &history);
-        effects.push(Effect::HistoryMoved {
-            slot,
-            sequence,
-            place,
-        });
     }
 }

@@ -5,7 +5,7 @@
 //! each write, each change of a length and each folder's latest names may or may not be there. So
 //! one run of a scenario yields as many power cuts as it has calls, times as many seeds as wanted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::ops::RangeBounds;
@@ -16,6 +16,8 @@ use super::{Disk, File};
 
 /// What a disk writes as a whole or not at all. A store must not count on more.
 const SECTOR_BYTES: usize = 512;
+/// What a file takes of the disk at once.
+const PAGE_BYTES: u64 = 4096;
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone, Default)]
@@ -37,8 +39,10 @@ struct State {
     lies: Option<Lie>,
     /// Sectors that cannot be read: a file's name and an offset.
     broken: Vec<(usize, u64)>,
-    /// As told by [`Disk::free_bytes`]; `None` is plenty.
+    /// What is left; `None` is plenty.
     free_bytes: Option<u64>,
+    /// Pages of files that take room, by the file's number. Those of `base` are not among them.
+    taken: BTreeSet<(usize, u64)>,
 }
 
 /// What a disk only pretends to sync.
@@ -204,7 +208,8 @@ impl SimulatedDisk {
         }
     }
 
-    /// Sets what [`Disk::free_bytes`] tells.
+    /// Sets what is left of the disk, as if somebody else had written or removed something. From
+    /// now on it is counted: a write without room fails.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.state().free_bytes = Some(bytes);
     }
@@ -244,9 +249,54 @@ impl SimulatedDisk {
 }
 
 impl State {
+    /// Takes room for the pages of a file that a write touches first.
+    fn take(&mut self, file: usize, offset: u64, len: u64) -> io::Result<()> {
+        let there = self.base.contents.get(&file).map_or(0, Vec::len) as u64;
+        let first = (offset / PAGE_BYTES).max(there.div_ceil(PAGE_BYTES));
+        let pages = first..(offset + len).div_ceil(PAGE_BYTES);
+        let new: Vec<_> = pages
+            .map(|page| (file, page))
+            .filter(|page| !self.taken.contains(page))
+            .collect();
+        if let Some(free) = &mut self.free_bytes {
+            let left = free.checked_sub(new.len() as u64 * PAGE_BYTES);
+            *free = left.ok_or(io::ErrorKind::StorageFull)?;
+        }
+        self.taken.extend(new);
+        Ok(())
+    }
+
+    /// Gives back the pages of a file from a length on.
+    fn give_back(&mut self, file: usize, len: u64) {
+        let from = (file, len.div_ceil(PAGE_BYTES));
+        let gone: Vec<_> = self.taken.range(from..(file + 1, 0)).copied().collect();
+        for page in &gone {
+            self.taken.remove(page);
+        }
+        if let Some(free) = &mut self.free_bytes {
+            *free += gone.len() as u64 * PAGE_BYTES;
+        }
+    }
+
     /// Records a call, or fails as was asked for.
     fn call(&mut self, call: Call) -> io::Result<()> {
         let number = self.calls.len();
+        match &call {
+            Call::Content(file, ContentChange::Write(offset, bytes)) => {
+                let (file, offset, len) = (*file, *offset, bytes.len() as u64);
+                if let Err(error) = self.take(file, offset, len) {
+                    self.calls.push(Call::Nothing);
+                    return Err(error);
+                }
+            }
+            Call::Content(file, ContentChange::Truncate(len)) => self.give_back(*file, *len),
+            Call::Name(NameChange::Remove(path)) => {
+                if let Ok(file) = self.now.file(path) {
+                    self.give_back(file, 0);
+                }
+            }
+            _ => {}
+        }
         let failed = match &self.failure {
             Some((fails, kind)) if fails(number) => Some(*kind),
             _ => None,

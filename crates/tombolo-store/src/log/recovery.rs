@@ -94,6 +94,34 @@ pub(super) fn read<E: From<io::Error>>(
     Ok(outcome)
 }
 
+/// Shows the valid records of a segment that is part of an open log, from a position on, until so
+/// many bytes were passed by; the position behind them.
+pub(super) fn read_some(
+    segment: &Segment,
+    from: u64,
+    bytes: u64,
+    visit: &mut impl FnMut(Record<'_>),
+) -> io::Result<u64> {
+    let mut scanner = Scanner::new(segment)?;
+    let start = from.saturating_sub(segment.first).max(HEADER_BYTES);
+    let mut at = start;
+    while at < scanner.len && at - start < bytes {
+        let Some(head) = scanner.record(at)? else {
+            let next = scanner.next_record(at + 1)?;
+            at = next.map_or(scanner.len, |(offset, _)| offset);
+            continue;
+        };
+        let body = scanner.body(at, &head)?;
+        visit(Record {
+            position: segment.first + at,
+            moment: head.moment,
+            body,
+        });
+        at += head.record_bytes();
+    }
+    Ok(segment.first + at)
+}
+
 /// A window over a segment.
 struct Scanner<'segment> {
     segment: &'segment Segment,

@@ -42,7 +42,7 @@ fn open(disk: &SimulatedDisk) -> Opened {
 fn append(log: &mut Log, bodies: &[&[u8]]) {
     let mut group = log.begin(100, 0).unwrap();
     for body in bodies {
-        group.push(Moment::default(), body);
+        group.push(Moment::default(), body).unwrap();
     }
     log.commit(group).unwrap();
 }

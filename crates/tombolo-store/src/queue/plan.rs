@@ -39,6 +39,9 @@ pub enum Refusal {
     /// There is no room now.
     #[error("the queue is full")]
     Full,
+    /// It is a queue of dead letters, and those are not published.
+    #[error("it keeps dead letters only; publish to the queue that they come from")]
+    Grave,
     /// There will never be room.
     #[error("the events have {bytes} bytes, the whole queue has room for {bytes_max}")]
     TooLong {

@@ -377,6 +377,13 @@ impl Remembered {
         self.runs = rest;
         while self.ids_in_runs() > self.bounds.ids {
             let oldest = self.runs.remove(0);
+            if self.forgotten_early == 0 {
+                tracing::warn!(
+                    queue = %self.queue,
+                    bound = self.bounds.ids,
+                    "more ids than are remembered: the oldest are forgotten before the retention is over"
+                );
+            }
             self.forgotten_early += oldest.header.ids;
             gone.push(oldest);
         }

@@ -382,6 +382,6 @@ impl<'a> RunWriter<'a> {
 }
 
 /// Where a run is written before it has its name.
-fn beside(path: &Path) -> PathBuf {
+pub(super) fn beside(path: &Path) -> PathBuf {
     path.with_added_extension("new")
 }

@@ -72,6 +72,30 @@ fn unknown(remembered: &mut Remembered, numbers: std::ops::Range<u64>, lived_ms:
     unknown
 }
 
+#[test]
+fn what_finds_no_room_leaves_nothing_behind_and_is_done_later() {
+    let disk = SimulatedDisk::new();
+    let mut remembered = open(&disk, SMALL);
+    fill(&mut remembered, 0..7 * 20);
+    for number in 140..160 {
+        remembered.remember(id(number), number, number);
+    }
+    let files = disk.files();
+    disk.set_free_bytes(8 << 10);
+    let flush = work(&mut remembered, 160, true);
+    assert_eq!(flush.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(disk.files(), files);
+    // Enough for the merge, but not beside what is kept for others.
+    disk.set_free_bytes(16 << 20);
+    let merge = work(&mut remembered, 160, true);
+    assert_eq!(merge.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(disk.files().len(), files.len() + 1, "the flush");
+    disk.set_free_bytes(1 << 40);
+    work(&mut remembered, 160, false).unwrap();
+    assert!(disk.files().len() < files.len());
+    assert!(unknown(&mut remembered, 0..160, 160).is_empty());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Remember(u64),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use tombolo_core::QueueId;
 
-use super::run::{Header, Run, RunError, RunWriter};
+use super::run::{self, Header, Run, RunError, RunWriter};
 use super::{Fingerprint, Recent};
 use crate::disk::Disk;
+use crate::log::RESERVE_BYTES;
 
 /// How the names of runs end.
 pub(super) const EXTENSION: &str = ".run";
@@ -58,7 +59,11 @@ impl Work {
                 header,
                 dead_ms,
             } => self.flush(recent, *header, *dead_ms).map(Some),
-            Task::Merge { runs } => self.merge(runs, &mut damage).map(Some),
+            Task::Merge { runs } => {
+                let merged = self.has_room(runs);
+                let merged = merged.and_then(|()| self.merge(runs, &mut damage));
+                merged.map(Some)
+            }
             Task::Discard { paths } => self.discard(paths).map(|()| None),
         };
         Finished {
@@ -79,10 +84,16 @@ impl Work {
             ..header
         };
         let mut writer = self.writer(header, ids.len() as u64)?;
-        for id in ids {
-            writer.push(id)?;
-        }
-        writer.finish(&self.queue)
+        let written = ids.into_iter().try_for_each(|id| writer.push(id));
+        written
+            .and_then(|()| writer.finish(&self.queue))
+            .inspect_err(|_| self.clean(header))
+    }
+
+    /// Removes what was written of a run that is not to be finished: it takes room.
+    fn clean(&self, header: Header) {
+        // If that fails too, the next start does it.
+        let _ = self.disk.remove(&run::beside(&self.path(header)));
     }
 
     fn merge(&self, runs: &[Arc<Run>], damage: &mut Vec<(Arc<Run>, RunError)>) -> io::Result<Run> {
@@ -108,7 +119,7 @@ impl Work {
         while let Some(mut least) = next.peek_mut() {
             let Reverse((id, index)) = *least;
             if last != Some(id) {
-                writer.push(id)?;
+                writer.push(id).inspect_err(|_| self.clean(header))?;
                 last = Some(id);
             }
             match sources
@@ -121,12 +132,24 @@ impl Work {
                 }
             }
         }
-        let merged = writer.finish(&self.queue)?;
+        let merged = writer.finish(&self.queue);
+        let merged = merged.inspect_err(|_| self.clean(header))?;
         // The files stay readable to those who have them open.
         for run in runs {
             self.remove(&run.path)?;
         }
         Ok(merged)
+    }
+
+    /// A merge takes as much as its runs until they are removed, which nobody needs so urgently
+    /// that it might use up what is kept for making room.
+    fn has_room(&self, runs: &[Arc<Run>]) -> io::Result<()> {
+        let bytes: u64 = runs.iter().map(|run| run.file_bytes()).sum();
+        let wanted = bytes.saturating_add(2 * RESERVE_BYTES);
+        match self.disk.free_bytes(&self.folder)? >= wanted {
+            true => Ok(()),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        }
     }
 
     fn discard(&self, paths: &[PathBuf]) -> io::Result<()> {
@@ -142,11 +165,13 @@ impl Work {
     }
 
     fn writer(&self, header: Header, ids_max: u64) -> io::Result<RunWriter<'_>> {
+        RunWriter::create(&*self.disk, self.path(header), header, ids_max)
+    }
+
+    fn path(&self, header: Header) -> PathBuf {
         let (first, last) = header.flushes;
-        let path = self
-            .folder
-            .join(format!("{first:016x}-{last:016x}{EXTENSION}"));
-        RunWriter::create(&*self.disk, path, header, ids_max)
+        let name = format!("{first:016x}-{last:016x}{EXTENSION}");
+        self.folder.join(name)
     }
 }
 

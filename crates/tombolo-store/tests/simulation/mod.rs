@@ -122,6 +122,12 @@ pub fn open_with(disk: &SimulatedDisk, clock: Hands) -> Store {
     Store::open_on(disk, Path::new("/store"), Box::new(clock), LIMITS).unwrap()
 }
 
+#[allow(dead_code, reason = "the tests of a failing disk use it")]
+pub fn open_with_limits(disk: &SimulatedDisk, limits: Limits) -> Store {
+    let (disk, clock) = (Arc::new(disk.clone()), Box::new(Hands::default()));
+    Store::open_on(disk, Path::new("/store"), clock, limits).unwrap()
+}
+
 pub fn open(disk: &SimulatedDisk) -> Store {
     open_with(disk, Hands::default())
 }

@@ -14,9 +14,6 @@ use crate::transaction::{Lease, Outcome, Prepared, Settled};
 /// Events and bytes after which a sweep leaves the rest to the next one.
 const SWEEP_MAX: usize = 256;
 const SWEEP_BYTES_MAX: usize = 4 << 20;
-/// Events that a sweep asks for at once; the longest of them still fit into one record.
-const SWEEP_STEP: usize = 8;
-
 impl Decisions<'_> {
     pub(super) fn settle_all(
         &mut self,
@@ -200,7 +197,12 @@ impl Decisions<'_> {
             }
             _ => Vec::new(),
         };
-        if queue.is_logged(sequence) {
+        let logged = match queue.queue.entry(sequence) {
+            Some(_) => queue.is_logged(sequence),
+            // One that came in this group.
+            None => queue.is_durable(),
+        };
+        if logged {
             let removed = Operation::Removed {
                 queue: &queue.name,
                 sequence,
@@ -226,9 +228,9 @@ impl Decisions<'_> {
     ) -> Decided<Dropped> {
         let entry = queue.queue.entry(sequence);
         let stored = entry.and_then(|entry| self.stored(queue, &entry));
-        let (source, id) = stored
-            .map(|stored| (stored.event.source, stored.event.id))
-            .unwrap_or_default();
+        let named = stored.map(|stored| (stored.event.source, stored.event.id));
+        let came = || self.came.get(&(slot, sequence)).cloned();
+        let (source, id) = named.or_else(came).unwrap_or_default();
         let dropped = Dropped {
             sequence,
             source,
@@ -252,19 +254,14 @@ impl Decisions<'_> {
             };
             let mut count = 0;
             while count < SWEEP_MAX && body.bytes().len() < SWEEP_BYTES_MAX {
-                let mut randoms = [0; SWEEP_STEP];
-                randoms.fill_with(&mut *decisions.random);
-                let mut randoms = randoms.into_iter();
+                let random = (decisions.random)();
                 let (_, plan) = decisions.plan(slot);
-                let random = || randoms.next().unwrap_or_default();
-                let operations = queue.queue.sweep(plan, now, SWEEP_STEP, random);
-                if operations.is_empty() {
-                    break;
-                }
-                count += operations.len();
-                for operation in operations {
-                    decisions.returned(slot, queue, operation, None, body)?;
-                }
+                // One at a time, so that the record ends before it is too long: an event that the
+                // store made of two long values is longer than one that is published.
+                let operation = queue.queue.sweep(plan, now, 1, || random).pop();
+                let Some(operation) = operation else { break };
+                count += 1;
+                decisions.returned(slot, queue, operation, None, body)?;
             }
             Ok(count as u64)
         })
@@ -321,20 +318,24 @@ impl Decisions<'_> {
             let slot = decisions.known(queue)?;
             let mut count = 0;
             for &sequence in sequences {
-                let (queue, plan) = decisions.plan(slot);
-                let Some(queue) = queue else { break };
+                let Some(queue) = decisions.queues.get(slot) else {
+                    break;
+                };
                 let Some(entry) = queue.queue.entry(sequence) else {
                     continue;
                 };
-                let Some(removal) = queue.queue.remove(plan, sequence, Reason::Redriven) else {
-                    continue;
-                };
+                // Before it is planned: what is damaged, or is no dead letter, stays where it is.
                 let Some(stored) = decisions.stored(queue, &entry) else {
                     continue;
                 };
-                let origin = stored.dead.as_ref().map(|dead| dead.origin.clone());
-                let origin = origin.ok_or_else(|| StoreError::UnknownQueue(queue.id.clone()))?;
+                let Some(origin) = stored.dead.as_ref().map(|dead| dead.origin.clone()) else {
+                    continue;
+                };
                 let target = decisions.configured(&origin)?;
+                let (_, plan) = decisions.plan(slot);
+                let Some(removal) = queue.queue.remove(plan, sequence, Reason::Redriven) else {
+                    continue;
+                };
                 decisions.removed(slot, queue, removal, body)?;
                 // Whoever sends it again has broken the loop that it may have died of.
                 let led_to = Origin {
