@@ -23,8 +23,10 @@ pub fn run() -> Result<()> {
         rust_target(target)?;
     }
     debian("python3", &["python3", "python3-venv"])?;
-    // Clocks that jump, in tests.
+    // Clocks that jump, and devices of other makes, in tests.
     debian("faketime", &["faketime"])?;
+    debian("mosquitto_pub", &["mosquitto-clients"])?;
+    debian("mosquitto_passwd", &["mosquitto"])?;
     node()?;
     for folder in folders_with("package.json")? {
         node_packages(&root.join(folder))?;
@@ -55,7 +57,9 @@ pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
     );
     install
         .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Services that come with packages do not start now: tests start their own.
+        .env("RUNLEVEL", "1");
     process::run(&mut install)
 }
 
@@ -148,7 +152,8 @@ fn rust_target(target: &str) -> Result<()> {
     process::run(&mut program("rustup", &["target", "add", target], &folder)).context(help)
 }
 
-/// Folders of tests and examples that git knows and that hold `name`; templates install their own when they are used.
+/// Folders below `tests` and `examples` that git knows and that hold `name`; templates install their own when they
+/// are used.
 fn folders_with(name: &str) -> Result<Vec<PathBuf>> {
     let pattern = format!("*{name}");
     let arguments = [
@@ -163,7 +168,10 @@ fn folders_with(name: &str) -> Result<Vec<PathBuf>> {
     Ok(listing
         .lines()
         .map(Path::new)
-        .filter(|file| file.starts_with("tests") || file.starts_with("examples"))
+        .filter(|file| {
+            file.iter()
+                .any(|part| part == "tests" || part == "examples")
+        })
         .filter(|file| file.file_name().is_some_and(|file| file == name))
         .filter_map(Path::parent)
         .map(Path::to_path_buf)

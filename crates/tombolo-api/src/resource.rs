@@ -123,6 +123,8 @@ pub struct Grants {
     pub http: Vec<String>,
     pub functions: Vec<String>,
     pub keyvalue: Vec<String>,
+    pub queues: Vec<String>,
+    pub topics: Vec<String>,
     pub secrets: Vec<String>,
     pub directories: Vec<String>,
     pub sockets: Vec<String>,

@@ -117,6 +117,8 @@ fn grants(grants: &tombolo_manifest::Grants) -> Grants {
         http: texts(&grants.http),
         functions: texts(&grants.functions),
         keyvalue: texts(&grants.keyvalue),
+        queues: texts(&grants.queues),
+        topics: texts(&grants.topics),
         secrets: texts(&grants.secrets),
         directories: texts(&grants.directories),
         sockets: texts(&grants.sockets),

@@ -15,9 +15,9 @@ use crate::error::Error;
 pub const MANIFEST: &str = "tombolo.toml";
 /// The file name of the node's config.
 pub const NODE_CONFIG: &str = "node.toml";
-/// What is said about an app whose functions nothing outside can call.
-pub const NO_ROUTE: &str =
-    "no route leads to a function: `[[triggers.http]]` in `tombolo.toml` adds one";
+/// What is said about an app whose functions nothing starts.
+pub const NO_TRIGGER: &str =
+    "nothing starts a function: `[[triggers.http]]` in `tombolo.toml` adds a route to one";
 
 /// The folder that the command works in, without `..` or a relative beginning.
 pub fn folder(global: &Global) -> Result<PathBuf, Error> {

@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tombolo_api::{Address, Client, LogQuery};
 use tombolo_core::code::exit;
 use tombolo_core::{Code, Name};
-use tombolo_manifest::{BrokerConfig, BrokerListener, BrokerRule, LogFormat, Manifest, NodeConfig};
+use tombolo_manifest::{
+    BrokerConfig, BrokerListener, BrokerRule, LogFormat, Manifest, NodeConfig, Triggers,
+};
 use tombolo_node::{
     AppSource, DeployError, LoadError, Node, NodeOptions, RunError, StartError, Stop,
 };
@@ -168,8 +170,8 @@ pub fn announce(node: &Node, config: &NodeConfig, apps: &[AppSource], output: &O
         for trigger in &source.manifest.triggers.http {
             output.progress(format!("  {}  {}", trigger.route, target(&trigger.target)));
         }
-        if source.manifest.triggers.http.is_empty() {
-            output.say(app::NO_ROUTE);
+        if source.manifest.triggers == Triggers::default() {
+            output.say(app::NO_TRIGGER);
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Mosquitto's own clients, where they are installed.
+//! Clients of other makes, where they are installed: Mosquitto's, paho and MQTT.js.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -71,25 +72,22 @@ async fn mosquitto_clients_understand_the_broker() {
     broker.stop().await;
 }
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mqtt/foreign_clients")
+}
+
 /// Runs a script of a foreign client against a broker, where its library is installed.
-async fn run_script(program: &str, probe: &[&str], script: &str) {
-    if !is_installed(program) {
-        return;
-    }
-    let found = Command::new(program)
-        .args(probe)
-        .stderr(Stdio::null())
-        .status()
-        .await;
-    if !found.unwrap().success() {
-        eprintln!("skipped: {program} has no MQTT library");
+async fn run_script(program: &Path, library: &str, script: &str) {
+    let folder = folder();
+    if !folder.join(library).exists() {
+        eprintln!("skipped: `cargo xtask setup` installs the library of {script}");
         return;
     }
     let broker = start(open_config()).await;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mqtt/foreign_clients/");
     let run = Command::new(program)
-        .arg(format!("{path}{script}"))
+        .arg(script)
         .arg(broker.addresses[0].port().to_string())
+        .current_dir(folder)
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(PATIENCE * 3, run)
@@ -104,15 +102,11 @@ async fn run_script(program: &str, probe: &[&str], script: &str) {
 
 #[tokio::test]
 async fn paho_understands_the_broker() {
-    run_script(
-        "python3",
-        &["-c", "import paho.mqtt.client"],
-        "paho_client.py",
-    )
-    .await;
+    let python = folder().join(".venv/bin/python");
+    run_script(&python, ".venv/installed", "paho_client.py").await;
 }
 
 #[tokio::test]
 async fn mqtt_js_understands_the_broker() {
-    run_script("node", &["-e", "require('mqtt')"], "mqttjs_client.cjs").await;
+    run_script(Path::new("node"), "node_modules/mqtt", "mqttjs_client.cjs").await;
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tombolo_core::code::exit;
-use tombolo_manifest::Manifest;
+use tombolo_manifest::{Manifest, Triggers};
 use tombolo_node::{AppSource, DeployError, NodeOptions};
 
 use crate::app;
@@ -85,8 +85,8 @@ fn report(manifest: &Manifest, problems: &[DeployError], output: &Output) -> Res
     };
     let count = checked.functions.len();
     output.one(&checked, || checked.app.clone(), String::new)?;
-    if manifest.triggers.http.is_empty() {
-        output.progress(app::NO_ROUTE);
+    if manifest.triggers == Triggers::default() {
+        output.progress(app::NO_TRIGGER);
     }
     if problems.is_empty() {
         output.progress(format!("{}: no problems ({count} checked)", checked.app));

@@ -132,6 +132,8 @@ fn grants(grants: &Grants) -> String {
         ("http", &grants.http),
         ("functions", &grants.functions),
         ("keyvalue", &grants.keyvalue),
+        ("queues", &grants.queues),
+        ("topics", &grants.topics),
         ("secrets", &grants.secrets),
         ("directories", &grants.directories),
         ("sockets", &grants.sockets),

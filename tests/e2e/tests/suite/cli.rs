@@ -129,11 +129,11 @@ fn a_function_that_nothing_leads_to_is_told() -> Result<()> {
     let checked = app.run(&["check"])?;
     assert_eq!(checked.code, Some(0), "{}", checked.stderr);
     assert!(
-        checked.stderr.contains("no route leads to a function"),
+        checked.stderr.contains("nothing starts a function"),
         "{}",
         checked.stderr
     );
-    app.up()?.wait_for_log("no route leads to a function")
+    app.up()?.wait_for_log("nothing starts a function")
 }
 
 #[test]
