@@ -14,7 +14,6 @@ use tombolo_api::path::{self, Endpoint, QueueEndpoint};
 use tombolo_core::{Body, Code, Feed, Invoke, QueueId, QueueName};
 use tombolo_store::Journal;
 use tombolo_telemetry::Telemetry;
-use tombolo_triggers::ingress::Ingress;
 
 use crate::deploy::Apps;
 use crate::refusal::{Refusal, refuse};
@@ -30,7 +29,6 @@ pub(crate) struct Control {
     pub(crate) apps: Arc<Apps>,
     pub(crate) invoke: Arc<dyn Invoke>,
     pub(crate) journal: Journal,
-    pub(crate) ingress: Ingress,
     pub(crate) telemetry: Telemetry,
     pub(crate) ready: AtomicBool,
     /// Ends the streams of logs that are followed.

@@ -155,7 +155,8 @@ pub(crate) struct Apps {
     cores: usize,
     releases: RwLock<BTreeMap<Name, Release>>,
     routes: watch::Sender<Arc<Routes>>,
-    ingress: Ingress,
+    /// What takes events by HTTP, at the API and at routes to queues.
+    pub(crate) ingress: Ingress,
     events: Events,
     /// One deployment at a time: routes of two could conflict with each other unseen.
     deploying: Mutex<()>,

@@ -479,8 +479,7 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
     let telemetry = telemetry.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open(&folder)?;
-        // A store that was just opened is not closed.
-        let _ = store.bound_keys(app_bytes_max);
+        store.bound_keys(app_bytes_max);
         let runtime = Runtime::start(&options, store.clone(), telemetry)?;
         Ok::<_, StartError>((store, runtime))
     });
@@ -604,7 +603,6 @@ fn control(
         token,
         apps: handle.apps.clone(),
         invoke: handle.dispatcher.clone(),
-        ingress: queues::ingress(&store.journal(), handle.apps.runtime.clone()),
         journal: store.journal(),
         telemetry: telemetry.clone(),
         ready: AtomicBool::new(false),

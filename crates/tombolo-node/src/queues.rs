@@ -111,17 +111,15 @@ pub(crate) async fn receive(
         let trace = trace.unwrap_or_else(|| control.telemetry.root());
         format!("{:032x}", trace.trace_id)
     });
-    control
-        .ingress
-        .handle(id, request, trace, &request_id)
-        .await
+    let ingress = &control.apps.ingress;
+    ingress.handle(id, request, trace, &request_id).await
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The ingress of the API.
+/// The ingress of the API and of routes to queues.
 pub(crate) fn ingress(journal: &Journal, runtime: Runtime) -> Ingress {
     let publish = Arc::new(journal.clone());
     let callbacks = move |function: &FunctionId, url: &str| runtime.check_callback(function, url);

@@ -193,13 +193,12 @@ impl Store {
     }
 
     /// Bounds the bytes of keys and values that each app may have, from the next write on. Beyond
-    /// it, writes that make an app larger are refused ([`StoreError::KeysFull`]).
-    ///
-    /// # Errors
-    /// The store is closed.
-    pub fn bound_keys(&self, app_bytes_max: u64) -> Result<(), StoreError> {
-        self.shared.open()?.engine.bound_apps(app_bytes_max);
-        Ok(())
+    /// it, writes that make an app larger are refused ([`StoreError::KeysFull`]). A store that is
+    /// closed refuses every write already.
+    pub fn bound_keys(&self, app_bytes_max: u64) {
+        if let Ok(open) = self.shared.open() {
+            open.engine.bound_apps(app_bytes_max);
+        }
     }
 
     /// The queues of all apps.

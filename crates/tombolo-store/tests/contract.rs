@@ -310,7 +310,7 @@ fn a_new_folder_is_its_users_alone() {
 async fn an_app_has_no_more_bytes_than_it_may() {
     let folder = tempfile::tempdir().unwrap();
     let (store, things) = open(folder.path());
-    store.bound_keys(200).unwrap();
+    store.bound_keys(200);
     let other = store.key_value(&name("other"), &name("things"));
     let value = "v".repeat(100);
     let full = |result: Result<(), StoreError>| {
@@ -342,7 +342,7 @@ async fn an_app_has_no_more_bytes_than_it_may() {
     store.close().await;
 
     let (store, things) = open(folder.path());
-    store.bound_keys(50).unwrap();
+    store.bound_keys(50);
     // Too much already: only what makes it smaller.
     full(things.write(vec![set("d", "1")]).await);
     things.write(vec![set("b", "short")]).await.unwrap();
