@@ -102,7 +102,7 @@ pub struct QueueTrigger {
 }
 
 fn concurrency() -> u32 {
-    16
+    64
 }
 
 /// How many events make one invocation.

@@ -302,7 +302,7 @@ mod tests {
                 bytes: 1 << 20,
                 full: queue::WhenFull::Compact,
                 order_by: Some("subject".into()),
-                concurrency: 16,
+                concurrency: 64,
                 rate_per_s: NonZeroU32::new(50),
                 batch: BatchSettings {
                     events: 100,

@@ -2,7 +2,7 @@
 //!
 //! Groups are not waited for: while one is synced the next gathers. So a caller alone waits for
 //! nothing but its own sync, and many callers share each. (Waiting for more was slower: decision
-//! 0004.)
+//! 0004.) Only callers that want the writer's own core are let run first ([`let_callers_run`]).
 
 pub(crate) mod changes;
 mod decide;
@@ -12,8 +12,10 @@ mod upkeep;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tombolo_core::{Origin, QueueId};
 
@@ -35,6 +37,8 @@ const QUEUE_MAX: usize = 1024;
 const QUEUE_BYTES_MAX: usize = 4 * WRITE_BYTES_MAX;
 /// A group takes no more requests once it has this many bytes.
 const GROUP_BYTES_MAX: usize = WRITE_BYTES_MAX;
+/// A group gathers no longer than this.
+const GATHERING_MAX: Duration = Duration::from_millis(2);
 /// What a request may add to the log besides its own bytes.
 const REQUEST_OVERHEAD_BYTES: usize = 512;
 
@@ -99,11 +103,46 @@ pub(crate) enum Answer {
 
 type Answered = Result<Answer, StoreError>;
 
+/// Who waits for an answer, and on which async runtime.
+struct Caller {
+    answer: oneshot::Sender<Answered>,
+    runtime: Option<Handle>,
+}
+
+/// Answers callers; one that has gone away does not need its answer.
+///
+/// Those that wait on one runtime are answered by a task there. Waking each of them from here would wake a sleeping
+/// thread of the runtime once for each, which costs more than all else that is done for it.
+fn answer_all(answered: impl Iterator<Item = (Caller, Answered)>) {
+    let mut runtimes: Vec<(Handle, Vec<(oneshot::Sender<Answered>, Answered)>)> = Vec::new();
+    for (Caller { answer, runtime }, answered) in answered {
+        let Some(runtime) = runtime else {
+            let _ = answer.send(answered);
+            continue;
+        };
+        let known = runtimes
+            .iter_mut()
+            .find(|(one, _)| one.id() == runtime.id());
+        match known {
+            Some((_, waiting)) => waiting.push((answer, answered)),
+            None => runtimes.push((runtime, vec![(answer, answered)])),
+        }
+    }
+    for (runtime, waiting) in runtimes {
+        // It waits for nothing. With a runtime that ends before it runs, those who wait there end too.
+        runtime.spawn(async move {
+            for (answer, answered) in waiting {
+                let _ = answer.send(answered);
+            }
+        });
+    }
+}
+
 /// A message to the writer thread.
 enum Request {
     Apply {
         action: Action,
-        answer: oneshot::Sender<Answered>,
+        caller: Caller,
         room: OwnedSemaphorePermit,
     },
     /// Finish what was queued before, then end.
@@ -141,7 +180,10 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let request = Request::Apply {
             action,
-            answer,
+            caller: Caller {
+                answer,
+                runtime: Handle::try_current().ok(),
+            },
             room,
         };
         let sent = self.queue.send(request).await;
@@ -173,7 +215,7 @@ impl Drop for Writer {
 #[derive(Default)]
 struct Batch {
     actions: Vec<Action>,
-    answers: Vec<oneshot::Sender<Answered>>,
+    callers: Vec<Caller>,
     bytes: usize,
     rooms: Vec<OwnedSemaphorePermit>,
     /// The batch is the last one.
@@ -185,6 +227,7 @@ impl Batch {
     fn take(requests: &mut mpsc::Receiver<Request>) -> Option<Self> {
         let mut batch = Self::default();
         batch.add(requests.blocking_recv()?);
+        let_callers_run(requests);
         while !batch.is_full()
             && let Ok(request) = requests.try_recv()
         {
@@ -197,11 +240,11 @@ impl Batch {
         match request {
             Request::Apply {
                 action,
-                answer,
+                caller,
                 room,
             } => {
                 self.actions.push(action);
-                self.answers.push(answer);
+                self.callers.push(caller);
                 self.bytes += room.num_permits();
                 self.rooms.push(room);
             }
@@ -214,10 +257,23 @@ impl Batch {
     }
 }
 
+/// Lets callers that want this core have it, for as long as they ask for more: they share one sync, which costs as much
+/// as dozens of requests. Where the core is free nothing is waited for, and callers go on beside the sync.
+fn let_callers_run(requests: &mpsc::Receiver<Request>) {
+    let begun = Instant::now();
+    loop {
+        let waiting = requests.len();
+        thread::yield_now();
+        if requests.len() == waiting || begun.elapsed() >= GATHERING_MAX {
+            return;
+        }
+    }
+}
+
 fn run(mut writing: Writing, mut requests: mpsc::Receiver<Request>) {
     while let Some(batch) = Batch::take(&mut requests) {
         if !batch.actions.is_empty() {
-            writing.commit(batch.bytes, batch.actions, batch.answers);
+            writing.commit(batch.bytes, batch.actions, batch.callers);
         }
         if let Some(closing) = batch.closing {
             // In this order, so that the closer finds the thread's handle of the engine gone.
@@ -233,18 +289,13 @@ fn run(mut writing: Writing, mut requests: mpsc::Receiver<Request>) {
 impl Writing {
     /// Commits a batch and answers it. An action that is refused by itself does not touch the
     /// others; when the group cannot be written, all have failed and nothing has changed.
-    fn commit(
-        &mut self,
-        bytes: usize,
-        actions: Vec<Action>,
-        answers: Vec<oneshot::Sender<Answered>>,
-    ) {
+    fn commit(&mut self, bytes: usize, actions: Vec<Action>, callers: Vec<Caller>) {
         let mut written = false;
         let begun = self.begin(bytes as u64);
-        let (actions, answers) = match begun {
+        let (actions, callers) = match begun {
             // What makes room is done even then.
-            Err(StoreError::Full) => refuse_growth(actions, answers),
-            _ => (actions, answers),
+            Err(StoreError::Full) => refuse_growth(actions, callers),
+            _ => (actions, callers),
         };
         let begun = match begun {
             Err(StoreError::Full) if !actions.is_empty() => self.begin_shrinking(),
@@ -266,10 +317,7 @@ impl Writing {
         match committed {
             Ok((results, outcomes)) => {
                 self.apply(outcomes);
-                for (answer, result) in answers.into_iter().zip(results) {
-                    // A caller that has gone away does not need its answer.
-                    let _ = answer.send(result);
-                }
+                answer_all(callers.into_iter().zip(results));
                 self.look_after();
             }
             Err(error) => {
@@ -277,10 +325,9 @@ impl Writing {
                     // It is in the log and nobody sees it: the next start will bring it to light.
                     self.log.stop(&error);
                 }
-                tracing::error!(%error, requests = answers.len(), "commit failed");
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
+                tracing::error!(%error, requests = callers.len(), "commit failed");
+                let failed = |caller| (caller, Err(error.clone()));
+                answer_all(callers.into_iter().map(failed));
             }
         }
     }
@@ -400,17 +447,13 @@ impl Writing {
 }
 
 /// Answers those that need room, which there is not.
-fn refuse_growth(
-    actions: Vec<Action>,
-    answers: Vec<oneshot::Sender<Answered>>,
-) -> (Vec<Action>, Vec<oneshot::Sender<Answered>>) {
+fn refuse_growth(actions: Vec<Action>, callers: Vec<Caller>) -> (Vec<Action>, Vec<Caller>) {
     let (shrinking, growing): (Vec<_>, Vec<_>) = actions
         .into_iter()
-        .zip(answers)
+        .zip(callers)
         .partition(|(action, _)| action.shrinks());
-    for (_, answer) in growing {
-        let _ = answer.send(Err(StoreError::Full));
-    }
+    let full = |(_, caller)| (caller, Err(StoreError::Full));
+    answer_all(growing.into_iter().map(full));
     shrinking.into_iter().unzip()
 }
 

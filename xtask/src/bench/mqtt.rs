@@ -216,7 +216,7 @@ fn wait_until(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
         if Instant::now() > deadline {
             bail!("it takes longer than {} s", PATIENCE.as_secs());
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }

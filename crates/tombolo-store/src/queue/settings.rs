@@ -99,7 +99,7 @@ impl Default for QueueSettings {
             events: 4_000_000,
             full: WhenFull::Refuse,
             order_by: None,
-            concurrency: 16,
+            concurrency: 64,
             rate_per_s: None,
             batch: BatchSettings {
                 events: 1,
