@@ -37,7 +37,7 @@ pub struct BrokerConfig {
     pub sessions_max: u32,
     /// Longest packet; a longer one ends its connection.
     #[serde(with = "text::size")]
-    #[schemars(with = "SizeText", extend("x-minimum" = "1KiB", "x-maximum" = "16MiB"))]
+    #[schemars(with = "SizeText", extend("x-minimum" = "1KiB", "x-maximum" = "3MiB"))]
     pub packet_bytes_max: u32,
     /// Most messages that wait for one client; the newest beyond is dropped and counted.
     #[schemars(range(min = 1, max = 1_000_000))]

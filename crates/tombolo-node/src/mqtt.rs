@@ -8,8 +8,8 @@ use tombolo_store::KeyValue;
 use tombolo_telemetry::{BrokerReading, RemoteReading, Telemetry};
 use tombolo_triggers::mqtt::{
     Broker, BrokerError, BrokerHandle, MqttBounds, MqttConfig, MqttListener, MqttTls,
-    PasswordError, Qos, RemoteBroker, RemoteHandle, RemoteStatus, Retaining, Rule, Subscriptions,
-    User,
+    PasswordError, Qos, RemoteBroker, RemoteHandle, RemoteStatus, Retaining, Rule, SessionWriter,
+    Subscriptions, User,
 };
 
 use crate::app::App;
@@ -17,23 +17,30 @@ use crate::deploy::DeployError;
 use crate::events;
 use crate::secrets::Secrets;
 
-/// The broker, bound to its addresses, with what was retained before, and what its messages trigger.
+/// The stores of what outlives the process.
+pub(crate) struct Kept {
+    pub(crate) retained: KeyValue,
+    pub(crate) sessions: KeyValue,
+}
+
+/// The broker, bound to its addresses, with what was kept before, what keeps it, and what its messages trigger.
 pub(crate) async fn broker(
     config: &BrokerConfig,
     publish: Arc<dyn Publish>,
-    memory: KeyValue,
+    kept: Kept,
     remote: RemoteHandle,
     telemetry: &Telemetry,
-) -> Result<(Broker, Subscriptions), BrokerError> {
+) -> Result<(Broker, SessionWriter, Subscriptions), BrokerError> {
     let subscriptions = Subscriptions::new(publish)?;
     let settings = settings(config)?;
     let accept = Arc::new(subscriptions.clone());
-    let (accept, retained) = Retaining::open(accept, memory, &settings.bounds).await?;
+    let (accept, retained) = Retaining::open(accept, kept.retained, &settings.bounds).await?;
     let broker = Broker::bind(settings, Arc::new(accept))?;
     broker.restore(retained);
+    let sessions = broker.keep_sessions(kept.sessions).await?;
     let handle = broker.handle();
     telemetry.read_broker(move || reading(&handle, &remote));
-    Ok((broker, subscriptions))
+    Ok((broker, sessions, subscriptions))
 }
 
 /// The brokers elsewhere that the app's triggers name, each with all that is wanted of it.

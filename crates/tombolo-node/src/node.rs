@@ -120,6 +120,8 @@ pub struct Node {
     telemetry_service: TelemetryService,
     http: Option<HttpService>,
     mqtt: Broker,
+    sessions: AbortOnDropHandle<()>,
+    stop_sessions: CancellationToken,
     remote: RemoteBrokers,
     deliveries: Deliveries,
     cron: Cron,
@@ -225,9 +227,15 @@ impl Node {
         let publish: Arc<dyn Publish> = Arc::new(journal.clone());
         let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"))
             .map_err(BrokerError::from)?;
-        let retained = memory(&store, "retained");
-        let broker = mqtt::broker(&config.mqtt, publish, retained, remote.handle(), &telemetry);
-        let (mqtt, subscriptions) = broker.await?;
+        let kept = mqtt::Kept {
+            retained: memory(&store, "retained"),
+            sessions: memory(&store, "sessions"),
+        };
+        let broker = mqtt::broker(&config.mqtt, publish, kept, remote.handle(), &telemetry);
+        let (mqtt, sessions, subscriptions) = broker.await?;
+        let stop_sessions = CancellationToken::new();
+        // From now on, since functions can publish before the node runs.
+        let sessions = spawn(sessions.run(stop_sessions.clone()));
         runtime.connect_topics(Arc::new(mqtt.handle()));
         let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry, dev);
         let cron = Cron::new(journal.clone(), memory(&store, "cron"));
@@ -269,6 +277,8 @@ impl Node {
             telemetry,
             telemetry_service,
             mqtt,
+            sessions,
+            stop_sessions,
             remote,
             deliveries,
             cron,
@@ -302,6 +312,8 @@ impl Node {
             telemetry_service,
             http,
             mqtt,
+            sessions,
+            stop_sessions,
             remote,
             deliveries,
             cron,
@@ -355,6 +367,9 @@ impl Node {
             tracing::warn!("functions that were at work after their answers were cut");
         }
         drop(cutting);
+        // Last, because functions publish to topics until they have ended.
+        stop_sessions.cancel();
+        let sessions_ended = sessions.await;
         stop_telemetry.cancel();
         let telemetry_ended = stop.cut.run_until_cancelled(telemetry_task).await;
         store.close().await;
@@ -363,6 +378,7 @@ impl Node {
         rest_ended?;
         cron_ended?;
         mqtt_ended.transpose()?.transpose()?;
+        sessions_ended?;
         remote_ended.transpose()?;
         deliveries_ended.transpose()?;
         admin_ended?;
@@ -521,11 +537,12 @@ fn deliveries(
     )
 }
 
-/// A store of the host's own, under a name that no app may have.
+/// A store of the host's own, under a name that no app may have. Who writes it bounds it.
 #[expect(clippy::expect_used, reason = "both texts are names")]
 fn memory(store: &Store, name: &str) -> KeyValue {
     let host = RESERVED.parse().expect("a name");
-    store.key_value(&host, &name.parse().expect("a name"))
+    let store = store.key_value(&host, &name.parse().expect("a name"));
+    store.unbounded()
 }
 
 /// The HTTP listeners, when the config names any.

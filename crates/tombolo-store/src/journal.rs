@@ -163,6 +163,7 @@ impl Journal {
             lenient: false,
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
             origin: transaction.origin,
+            unbounded: false,
         };
         let mut queues = change.publications.iter().map(|one| &one.queue);
         if let Some(queue) = queues.find(|queue| queue.queue.is_dead()) {

@@ -30,6 +30,8 @@ pub struct KeyValue {
     /// prefix of another.
     prefix: Arc<[u8]>,
     scope: Scope,
+    /// What its app may have does not bound it.
+    unbounded: bool,
 }
 
 /// One change of an atomic write.
@@ -64,6 +66,18 @@ impl KeyValue {
             shared,
             prefix: prefix(app, store).into(),
             scope: Scope::default(),
+            unbounded: false,
+        }
+    }
+
+    /// The same store, for the host itself, which bounds what it writes: [`Store::bound_keys`] does not.
+    ///
+    /// [`Store::bound_keys`]: crate::Store::bound_keys
+    #[must_use]
+    pub fn unbounded(self) -> Self {
+        Self {
+            unbounded: true,
+            ..self
         }
     }
 
@@ -74,6 +88,7 @@ impl KeyValue {
             shared: Arc::clone(&self.shared),
             prefix: Arc::clone(&self.prefix),
             scope,
+            unbounded: self.unbounded,
         }
     }
 
@@ -170,6 +185,7 @@ impl KeyValue {
         let change = Change {
             writes,
             origin: self.scope.origin,
+            unbounded: self.unbounded,
             ..Change::default()
         };
         self.shared

@@ -153,6 +153,8 @@ pub(crate) struct Change {
     pub(crate) lenient: bool,
     pub(crate) answers: Vec<(Vec<u8>, Bytes)>,
     pub(crate) origin: Origin,
+    /// What the app may have does not bound the writes.
+    pub(crate) unbounded: bool,
 }
 
 /// A publication, encoded.

@@ -339,6 +339,10 @@ async fn an_app_has_no_more_bytes_than_it_may() {
     full(swapped.map(drop));
     other.write(vec![set("a", &value)]).await.unwrap();
     assert!(!things.exists("c").unwrap());
+    // But for the host's own.
+    let host = store.key_value(&name("host"), &name("things")).unbounded();
+    let long = "v".repeat(500);
+    host.write(vec![set("a", &long)]).await.unwrap();
     store.close().await;
 
     let (store, things) = open(folder.path());

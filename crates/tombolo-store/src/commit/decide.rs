@@ -177,7 +177,9 @@ impl<'a> Decisions<'a> {
                     return Err(conflict(key).into());
                 }
             }
-            engine.check_room(&change.writes)?;
+            if !change.unbounded {
+                engine.check_room(&change.writes)?;
+            }
             self.watch_all(
                 &change.writes,
                 change.origin,

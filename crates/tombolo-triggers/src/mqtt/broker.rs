@@ -1,40 +1,36 @@
-//! The broker: its listeners, what all connections share, and the handle that functions publish with.
+//! The broker: its listeners' connections, and what all of them share.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tombolo_core::{Blame, Code, Failure, PublishTopic, TopicFuture, TopicPublication, TopicQos};
-use tombolo_store::StoreError;
+use tombolo_core::Code;
+use tombolo_store::{KeyValue, StoreError};
 
 use super::acl::Rule;
 use super::auth::{PasswordError, Users};
-use super::config::{MqttBounds, MqttConfig};
-use super::event;
+use super::config::{MqttBounds, MqttConfig, PACKET_BYTES_MAX};
+use super::handle::BrokerHandle;
 use super::handshake::{self, HANDSHAKE_MAX, Origin};
-use super::message::{Accept, Arrival, Message, Qos, Refusal};
+use super::held::{Durable, written};
+use super::keeping::{self, SessionWriter};
+use super::listener::{Listener, accept, listen, pause, prepare};
+use super::message::{Accept, Arrival, Message, Refusal};
 use super::socket::Stream;
-use super::switch::{MqttFigures, Switch};
+use super::switch::Switch;
 use super::tls::{self, Tls, TlsError};
-use super::topic::{TopicError, check_name};
+use super::topic::TopicError;
 
-/// Connections that wait in the kernel to be accepted.
-const BACKLOG: i32 = 1024;
 /// How often sessions and wills are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// How long accepting rests when the system has no file descriptor left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// The kernel asks after a silent peer, for clients that promise nothing themselves.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Why the broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +57,8 @@ pub enum BrokerError {
     Users(#[from] PasswordError),
     #[error("cannot read the retained messages")]
     Retained(#[from] StoreError),
+    #[error("cannot read the sessions")]
+    Sessions(#[source] StoreError),
 }
 
 impl BrokerError {
@@ -72,22 +70,9 @@ impl BrokerError {
             Self::Rule { .. } => Code::NodeConfig,
             Self::Users(PasswordError::Random) => Code::HostError,
             Self::Users(_) => Code::NodeConfig,
-            Self::Retained(error) => error.code(),
+            Self::Retained(error) | Self::Sessions(error) => error.code(),
         }
     }
-}
-
-/// Why a function's message was not published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    #[error("cannot publish to this topic")]
-    Topic(#[from] TopicError),
-    #[error("names that begin with `$` are the broker's own")]
-    Reserved,
-    #[error("a message has at most {bound_bytes} bytes, this one has {bytes}")]
-    TooLong { bytes: usize, bound_bytes: usize },
-    #[error("the message was refused")]
-    Refused(#[from] Refusal),
 }
 
 /// What all connections share.
@@ -97,8 +82,10 @@ pub struct Shared {
     pub rules: Vec<Rule>,
     pub bounds: MqttBounds,
     switch: Mutex<Switch>,
-    connections: AtomicUsize,
-    connections_refused: AtomicU64,
+    /// How far the changes of kept sessions are on the disk.
+    pub durable: watch::Sender<Durable>,
+    pub connections: AtomicUsize,
+    pub connections_refused: AtomicU64,
 }
 
 impl Shared {
@@ -107,15 +94,25 @@ impl Shared {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn publish(&self, arrival: Arrival) -> Result<(), Refusal> {
+    /// Resolves when a change of a kept session is on the disk, at once for none (0).
+    pub async fn written(&self, change: u64) -> Result<(), Refusal> {
+        written(&mut self.durable.subscribe(), change).await
+    }
+
+    /// Resolves when the message was accepted and is in every kept session that it goes to.
+    pub async fn publish(&self, arrival: Arrival) -> Result<(), Refusal> {
         let message = arrival.message.clone();
         let accepted = self.accept.accept(arrival).await;
-        let mut switch = self.switch();
-        match accepted {
-            Ok(()) => switch.route(&message, None, Instant::now()),
-            Err(_) => switch.figures.refused += 1,
-        }
-        accepted
+        let after = {
+            let mut switch = self.switch();
+            match accepted {
+                Ok(()) => switch.route(&message, None, Instant::now()),
+                Err(_) => switch.figures.refused += 1,
+            }
+            switch.seal()
+        };
+        accepted?;
+        self.written(after).await
     }
 
     /// Publishes for a client that cannot be told any more what came of it.
@@ -127,13 +124,6 @@ impl Shared {
     }
 }
 
-/// A bound listener.
-struct Listener {
-    socket: StdTcpListener,
-    tls: Option<Tls>,
-    anonymous: bool,
-}
-
 /// A broker whose addresses are bound. Clients can connect from now on; they are served once it runs.
 pub struct Broker {
     shared: Arc<Shared>,
@@ -141,99 +131,14 @@ pub struct Broker {
     addresses: Vec<SocketAddr>,
 }
 
-/// What publishes to a running broker and reads its figures.
-#[derive(Clone)]
-pub struct BrokerHandle(Arc<Shared>);
-
-impl BrokerHandle {
-    /// Publishes for a function. Resolves when the message was accepted, as for a client; then it
-    /// is on its way to those who subscribed.
-    ///
-    /// # Errors
-    /// The topic or the length is not allowed, or the message was not accepted.
-    pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        check_name(&message.topic)?;
-        if message.topic.starts_with('$') {
-            return Err(PublishError::Reserved);
-        }
-        let (bytes, bound_bytes) = (
-            message.weight_bytes(),
-            self.0.bounds.packet_bytes_max as usize,
-        );
-        if bytes > bound_bytes {
-            return Err(PublishError::TooLong { bytes, bound_bytes });
-        }
-        let arrival = Arrival {
-            client: None,
-            message: Arc::new(message),
-        };
-        Ok(self.0.publish(arrival).await?)
-    }
-
-    async fn publish_event(&self, publication: TopicPublication) -> Result<(), PublishError> {
-        let (payload, properties) = event::into_message(publication.event, publication.trace);
-        let message = Message {
-            topic: publication.topic.into(),
-            payload,
-            qos: match publication.qos {
-                TopicQos::AtMostOnce => Qos::AtMostOnce,
-                TopicQos::AtLeastOnce => Qos::AtLeastOnce,
-                TopicQos::ExactlyOnce => Qos::ExactlyOnce,
-            },
-            retain: publication.retain,
-            expires: None,
-            properties,
-        };
-        self.publish(message).await
-    }
-
-    /// What the broker counts.
-    pub fn figures(&self) -> MqttFigures {
-        MqttFigures {
-            connections: self.0.connections.load(Ordering::Relaxed),
-            connections_refused: self.0.connections_refused.load(Ordering::Relaxed),
-            ..self.0.switch().figures()
-        }
-    }
-}
-
-impl PublishTopic for BrokerHandle {
-    fn publish_topic(&self, publication: TopicPublication) -> TopicFuture {
-        let handle = self.clone();
-        Box::pin(async move { Ok(handle.publish_event(publication).await?) })
-    }
-}
-
-/// When a function whose message found no room should try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-impl From<PublishError> for Failure {
-    fn from(error: PublishError) -> Self {
-        let (code, blame) = match &error {
-            PublishError::Topic(_) | PublishError::Reserved => (Code::BadRequest, Blame::Caller),
-            PublishError::TooLong { .. } => (Code::EventTooLong, Blame::Caller),
-            PublishError::Refused(Refusal::Invalid) => (Code::EventInvalid, Blame::Caller),
-            PublishError::Refused(Refusal::Full) => (Code::QueueFull, Blame::Host),
-            PublishError::Refused(Refusal::Failed) => (Code::PublishUnavailable, Blame::Host),
-        };
-        let detail = match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        let failure = Self::new(code, blame, detail);
-        match error {
-            PublishError::Refused(Refusal::Full) => failure.retry_after(RETRY_AFTER),
-            _ => failure,
-        }
-    }
-}
-
 impl Broker {
     /// Opens every address of the config, reads the certificates and checks the rules.
     ///
     /// # Errors
     /// An address cannot be listened on, or something in the config cannot be used.
-    pub fn bind(config: MqttConfig, accept: Arc<dyn Accept>) -> Result<Self, BrokerError> {
+    pub fn bind(mut config: MqttConfig, accept: Arc<dyn Accept>) -> Result<Self, BrokerError> {
+        let packet_bytes_max = &mut config.bounds.packet_bytes_max;
+        *packet_bytes_max = PACKET_BYTES_MAX.min(*packet_bytes_max);
         for rule in &config.rules {
             rule.check().map_err(|source| BrokerError::Rule {
                 topics: rule.topics.clone(),
@@ -260,6 +165,7 @@ impl Broker {
             rules: config.rules,
             switch: Mutex::new(Switch::new(config.bounds.clone())),
             bounds: config.bounds,
+            durable: watch::Sender::default(),
             connections: AtomicUsize::new(0),
             connections_refused: AtomicU64::new(0),
         };
@@ -281,6 +187,18 @@ impl Broker {
         for message in retained {
             switch.retain(&Arc::new(message), now);
         }
+    }
+
+    /// Takes up the sessions that are in a store, and keeps them there from now on. What it returns has to run as
+    /// long as anybody may publish: who has to wait for a session to be written waits for it.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn keep_sessions(&self, memory: KeyValue) -> Result<SessionWriter, BrokerError> {
+        let stored = keeping::read(&memory).await;
+        let stored = stored.map_err(BrokerError::Sessions)?;
+        self.shared.switch().restore(stored, Instant::now());
+        Ok(SessionWriter::new(self.shared.clone(), memory))
     }
 
     /// What publishes to this broker, now and while it runs.
@@ -330,26 +248,6 @@ impl Broker {
         while tasks.join_next().await.is_some() {}
         Ok(())
     }
-}
-
-/// The next connection of any listener, with what its listener says about it.
-async fn accept(
-    listeners: &[(TcpListener, Option<Arc<Tls>>, bool)],
-    first: &mut usize,
-) -> (io::Result<(TcpStream, SocketAddr)>, Option<Arc<Tls>>, bool) {
-    std::future::poll_fn(|cx| {
-        // Each time another one is asked first, so that a busy listener starves no other.
-        let turn = *first % listeners.len().max(1);
-        let (before, from) = listeners.split_at_checked(turn).unwrap_or((&[], listeners));
-        for (socket, tls, anonymous) in from.iter().chain(before) {
-            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
-                *first = turn + 1;
-                return Poll::Ready((accepted, tls.clone(), *anonymous));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// Counts a connection for as long as it lives.
@@ -418,44 +316,5 @@ async fn serve_tls(
             tracing::debug!(client = %origin.address, %error, "no TLS with mqtt client");
         }
         Err(_) => tracing::debug!(client = %origin.address, "no TLS with mqtt client in time"),
-    }
-}
-
-fn prepare(stream: &TcpStream) {
-    let probes = TcpKeepalive::new().with_time(PROBE_AFTER);
-    let prepared = stream
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&probes));
-    if let Err(error) = prepared {
-        tracing::debug!(%error, "mqtt connection without socket options");
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted node gets its port back although old connections linger in the kernel.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-async fn pause(error: &io::Error) {
-    // These concern one client that has left already; anything else (no file descriptors, no
-    // memory) will not be better at once.
-    let of_client = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    );
-    if !of_client {
-        tracing::error!(%error, "cannot accept mqtt connections");
-        tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
 }

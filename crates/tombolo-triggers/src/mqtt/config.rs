@@ -38,6 +38,9 @@ pub struct MqttTls {
     pub client_certificate_required: bool,
 }
 
+/// No packet may be longer, so that each message fits into one value of the store.
+pub const PACKET_BYTES_MAX: u32 = 3 << 20;
+
 /// How much of everything the broker holds. What happens at the bound stands beside it.
 #[derive(Clone, Debug)]
 pub struct MqttBounds {
@@ -47,7 +50,7 @@ pub struct MqttBounds {
     pub sessions_max: usize,
     /// Subscriptions of a session; one more is refused.
     pub subscriptions_max: usize,
-    /// The longest packet; a longer one ends the connection.
+    /// The longest packet; a longer one ends the connection. At most [`PACKET_BYTES_MAX`].
     pub packet_bytes_max: u32,
     /// Published messages of a connection that are not accepted yet; the client is read from no
     /// further. MQTT 5 clients are told (receive maximum).

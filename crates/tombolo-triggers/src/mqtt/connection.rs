@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::acl::Permissions;
 use super::broker::Shared;
 use super::encode::{self, Goodbye, Granted, Verdict};
+use super::held::Held;
 use super::inbound::{Arrived, Inbound};
 use super::message::{Arrival, Client, Qos};
 use super::session::{Attachment, Outgoing};
@@ -49,6 +50,8 @@ pub struct Connection<S> {
     /// The client says something at least this often; zero when it need not.
     pub keep_alive: Duration,
     pub inbound: Inbound,
+    /// What must not be sent yet.
+    pub held: Held,
     /// What the client said last about how long its session is kept.
     pub expiry: Option<Duration>,
     /// Something may wait for the client.
@@ -121,6 +124,11 @@ impl<S: Stream> Connection<S> {
                         return End::Broker(goodbye);
                     }
                 }
+                released = self.held.wait(), if !self.held.is_empty() => match released {
+                    Ok(()) => self.held.release(&mut self.wire.output),
+                    // Nothing was acknowledged, so that the client keeps what it has.
+                    Err(_) => return End::Broker(Goodbye::Refused),
+                },
                 turn = self.wire.turn(reads), if reads || self.wire.has_output() => match turn {
                     Ok(Turn::Read) => heard = Instant::now(),
                     Ok(Turn::Wrote) => wrote = Instant::now(),
@@ -149,7 +157,17 @@ impl<S: Stream> Connection<S> {
     }
 
     fn takes_input(&self) -> bool {
-        self.inbound.has_room() && !self.wire.is_full()
+        let is_behind = || !self.held.is_empty() && self.shared.switch().changes.is_full();
+        self.inbound.has_room() && self.takes_output() && !is_behind()
+    }
+
+    fn takes_output(&self) -> bool {
+        !self.wire.is_full() && self.held.has_room()
+    }
+
+    /// Where output goes that must not leave before the change (0: none) is on the disk.
+    fn output(&mut self, after: u64) -> &mut Vec<u8> {
+        self.held.place(after).unwrap_or(&mut self.wire.output)
     }
 
     /// Handles the packets that have been read, as far as there is room for what they cause.
@@ -173,7 +191,7 @@ impl<S: Stream> Connection<S> {
                 Packet::Unsubscribe { packet, selections } => {
                     self.unsubscribe(packet, selections);
                 }
-                Packet::Ping => encode::pong(&mut self.wire.output),
+                Packet::Ping => encode::pong(self.output(0)),
                 Packet::Disconnect { with_will, expiry } => {
                     self.expiry = expiry;
                     return Err(End::Client { with_will });
@@ -187,7 +205,7 @@ impl<S: Stream> Connection<S> {
         self.inbound.resolve(&mut publish)?;
         let (message, packet) = (Arc::new(publish.message), publish.packet);
         if message.qos != Qos::AtMostOnce && self.version == Version::V5 {
-            let unreleased = self.received(|received| received.len());
+            let unreleased = self.shared.switch().unreleased(self.key);
             if self.inbound.len() + unreleased >= usize::from(self.shared.bounds.arriving_max) {
                 return Err(Goodbye::Window);
             }
@@ -198,14 +216,9 @@ impl<S: Stream> Connection<S> {
             if self.inbound.holds(packet) {
                 return Ok(());
             }
-            if self.received(|received| received.contains(&packet)) {
-                encode::answer(
-                    &mut self.wire.output,
-                    self.version,
-                    Answer::Received,
-                    packet,
-                    0,
-                );
+            if self.shared.switch().has_received(self.key, packet) {
+                let version = self.version;
+                encode::answer(self.output(0), version, Answer::Received, packet, 0);
                 return Ok(());
             }
         }
@@ -223,15 +236,6 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    fn received<T: Default>(
-        &self,
-        with: impl FnOnce(&mut std::collections::BTreeSet<u16>) -> T,
-    ) -> T {
-        let mut switch = self.shared.switch();
-        let session = switch.session(self.key);
-        session.map_or_else(T::default, |session| with(&mut session.received))
-    }
-
     /// A verdict is there: the message is handed on, and the client gets its answer.
     fn conclude(&mut self, arrived: Arrived) -> Result<(), Goodbye> {
         let Arrived {
@@ -239,21 +243,22 @@ impl<S: Stream> Connection<S> {
             packet,
             verdict,
         } = arrived;
-        {
+        let after = {
             let mut switch = self.shared.switch();
             match verdict {
                 Verdict::Accepted => {
                     if message.qos == Qos::ExactlyOnce
-                        && let Some(session) = switch.session(self.key)
+                        && let Some(packet) = packet
                     {
-                        session.received.extend(packet);
+                        switch.receive(self.key, packet);
                     }
                     switch.route(&message, Some(self.key), Instant::now());
                 }
                 Verdict::Forbidden => switch.figures.forbidden += 1,
                 Verdict::Refused(_) => switch.figures.refused += 1,
             }
-        }
+            switch.seal()
+        };
         let Some(packet) = packet else {
             return Ok(());
         };
@@ -262,38 +267,37 @@ impl<S: Stream> Connection<S> {
         if self.version == Version::V3 && matches!(verdict, Verdict::Refused(_)) {
             return Err(Goodbye::Refused);
         }
-        encode::verdict(
-            &mut self.wire.output,
-            self.version,
-            message.qos,
-            packet,
-            verdict,
-        );
+        let version = self.version;
+        encode::verdict(self.output(after), version, message.qos, packet, verdict);
         Ok(())
     }
 
     fn answer(&mut self, answer: Answer, packet: u16, success: bool) {
-        let missing = if self.version == Version::V5 { 0x92 } else { 0 };
-        let (reply, code) = match answer {
+        let version = self.version;
+        let missing = if version == Version::V5 { 0x92 } else { 0 };
+        let mut switch = self.shared.switch();
+        let (reply, known) = match answer {
             Answer::Received if success => {
-                let known = self.shared.switch().received_by_client(self.key, packet);
-                (Answer::Release, if known { 0 } else { missing })
+                let known = switch.received_by_client(self.key, packet);
+                (Answer::Release, known)
             }
-            Answer::Release => {
-                let known = self.received(|received| received.remove(&packet));
-                (Answer::Complete, if known { 0 } else { missing })
-            }
+            Answer::Release => (Answer::Complete, switch.release(self.key, packet)),
             Answer::Acknowledged | Answer::Complete | Answer::Received => {
-                self.shared.switch().forget(self.key, packet);
+                switch.forget(self.key, packet);
+                drop(switch);
                 self.waiting = true;
                 return;
             }
         };
-        encode::answer(&mut self.wire.output, self.version, reply, packet, code);
+        let after = switch.seal();
+        drop(switch);
+        let code = if known { 0 } else { missing };
+        encode::answer(self.output(after), version, reply, packet, code);
     }
 
     fn subscribe(&mut self, packet: u16, wanted: Vec<Result<Wanted, TopicError>>) {
         let mut granted = Vec::with_capacity(wanted.len());
+        let mut switch = self.shared.switch();
         for one in wanted {
             let Ok(Wanted {
                 selection,
@@ -308,7 +312,6 @@ impl<S: Stream> Connection<S> {
                 granted.push(Granted::Forbidden);
                 continue;
             }
-            let mut switch = self.shared.switch();
             let room = switch.subscribe(self.key, selection, options, retained);
             granted.push(if room {
                 Granted::Yes(options.qos)
@@ -316,8 +319,10 @@ impl<S: Stream> Connection<S> {
                 Granted::TooMany
             });
         }
+        let (after, version) = (switch.seal(), self.version);
+        drop(switch);
         self.waiting = true;
-        encode::granted(&mut self.wire.output, self.version, packet, &granted);
+        encode::granted(self.output(after), version, packet, &granted);
     }
 
     fn unsubscribe(&mut self, packet: u16, selections: Vec<Result<Selection, TopicError>>) {
@@ -327,13 +332,15 @@ impl<S: Stream> Connection<S> {
             Err(_) => false,
         });
         let existed: Vec<bool> = existed.collect();
-        encode::unsubscribed(&mut self.wire.output, self.version, packet, &existed);
+        let (after, version) = (switch.seal(), self.version);
+        drop(switch);
+        encode::unsubscribed(self.output(after), version, packet, &existed);
     }
 
     /// Fetches what waits for the client, as far as there is room to write it.
     fn fetch(&mut self) {
         let now = Instant::now();
-        while self.waiting && !self.wire.is_full() {
+        while self.waiting && self.takes_output() {
             let mut outgoing = std::mem::take(&mut self.outgoing);
             self.waiting =
                 self.shared
@@ -347,18 +354,18 @@ impl<S: Stream> Connection<S> {
     }
 
     fn send(&mut self, outgoing: &Outgoing, now: Instant) {
-        let (output, version) = (&mut self.wire.output, self.version);
+        let (version, bytes_max) = (self.version, self.packet_bytes_max);
         match outgoing {
             Outgoing::Release(packet) => {
-                encode::answer(output, version, Answer::Release, *packet, 0);
+                encode::answer(self.output(0), version, Answer::Release, *packet, 0);
             }
             Outgoing::Publish {
                 delivery,
                 packet,
                 again,
             } => {
-                let max = self.packet_bytes_max;
-                if !encode::publish(output, version, delivery, *packet, *again, now, max) {
+                let output = self.output(delivery.change);
+                if !encode::publish(output, version, delivery, *packet, *again, now, bytes_max) {
                     let mut switch = self.shared.switch();
                     switch.figures.dropped_long += 1;
                     if let Some(packet) = packet {

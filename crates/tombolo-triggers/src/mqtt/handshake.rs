@@ -12,6 +12,7 @@ use super::auth;
 use super::broker::Shared;
 use super::connection::Connection;
 use super::encode::{self, Denial};
+use super::held::Held;
 use super::inbound::Inbound;
 use super::message::{Arrival, Client};
 use super::session::Attachment;
@@ -56,14 +57,18 @@ pub async fn open<S: Stream>(
     let version = connect.version;
     let admitted = timeout_at(deadline, admit(&shared, origin, connect)).await;
     match admitted.unwrap_or(Err(Denial::Busy)) {
-        Ok(admitted) => Some(enter(wire, shared, version, admitted).await),
+        Ok(admitted) => enter(wire, shared, version, admitted, deadline).await,
         Err(denial) => {
-            tracing::info!(reason = ?denial, "mqtt client refused");
-            encode::denial(&mut wire.output, version, denial);
-            wire.flush().await;
+            refuse(wire, version, denial).await;
             None
         }
     }
+}
+
+async fn refuse<S: Stream>(mut wire: Wire<S>, version: Version, denial: Denial) {
+    tracing::info!(reason = ?denial, "mqtt client refused");
+    encode::denial(&mut wire.output, version, denial);
+    wire.flush().await;
 }
 
 /// None when the client went without a word.
@@ -95,6 +100,8 @@ struct Admitted {
     key: SessionKey,
     present: bool,
     attachment: Attachment,
+    /// The change that makes it so; 0 for none.
+    after: u64,
     /// The will of an earlier session that ended here.
     old_will: Option<Arrival>,
 }
@@ -131,7 +138,10 @@ async fn admit(shared: &Shared, origin: Origin, connect: Connect) -> Result<Admi
         window: connect.window,
     };
     loop {
-        let welcome = shared.switch().connect(&hello);
+        let (welcome, after) = {
+            let mut switch = shared.switch();
+            (switch.connect(&hello), switch.seal())
+        };
         match welcome {
             Welcome::Wait(ended) => ended.cancelled().await,
             Welcome::OtherUser => return Err(Denial::Identifier),
@@ -150,6 +160,7 @@ async fn admit(shared: &Shared, origin: Origin, connect: Connect) -> Result<Admi
                     key,
                     present,
                     attachment,
+                    after,
                     old_will: will,
                 });
             }
@@ -180,7 +191,8 @@ async fn enter<S: Stream>(
     shared: Arc<Shared>,
     version: Version,
     admitted: Admitted,
-) -> Connection<S> {
+    deadline: Instant,
+) -> Option<Connection<S>> {
     let Admitted {
         connect,
         client,
@@ -189,10 +201,18 @@ async fn enter<S: Stream>(
         key,
         present,
         attachment,
+        after,
         old_will,
     } = admitted;
     if let Some(will) = old_will {
         shared.publish_will(will).await;
+    }
+    // What is said about the session is true whatever happens to the node.
+    let written = timeout_at(deadline, shared.written(after)).await;
+    if !matches!(written, Ok(Ok(()))) {
+        shared.switch().detach(key, Instant::now(), None, None);
+        refuse(wire, version, Denial::Busy).await;
+        return None;
     }
     let kept = connect.expiry.min(shared.bounds.session_expiry_max);
     // The client is told when its session is kept for a shorter time than it wants.
@@ -208,7 +228,8 @@ async fn enter<S: Stream>(
     );
     tracing::debug!(%client, user = client.user.as_deref(), present, "mqtt client connected");
     let inbound = Inbound::new(shared.bounds.arriving_max);
-    Connection {
+    let held = Held::new(shared.durable.subscribe());
+    Some(Connection {
         wire,
         shared,
         version,
@@ -220,8 +241,9 @@ async fn enter<S: Stream>(
         packet_bytes_max: connect.packet_bytes_max,
         keep_alive: connect.keep_alive,
         inbound,
+        held,
         expiry: None,
         waiting: true,
         outgoing: Vec::new(),
-    }
+    })
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `Broker` | bound addresses, then what runs |
 //! | `BrokerHandle` | what functions publish with |
+//! | `SessionWriter` | takes the changes of kept sessions to the disk |
 //! | `Accept` | the seam to the journal: decides about each message before its acknowledgement |
 //! | `Subscriptions` | the `Accept` of a node: the filters of its apps, and their functions' queues |
 //! | `RemoteBrokers` | brokers elsewhere that apps subscribe to |
@@ -12,25 +13,37 @@
 //! | `Session` | what waits for one client and what it has not acknowledged |
 //! | `Connection` | the task of one client: packets in, answers and deliveries out |
 //! | `Inbound` | a client's messages that the journal decides about, side by side and in order |
+//! | `Held` | a client's output that waits until what it speaks of is on the disk |
 //!
-//! Sessions live in memory and end with the process; what the journal accepted and what `Retaining`
-//! wrote does not. Everything is bounded (`MqttBounds`), and what finds no room is counted.
+//! What was acknowledged to anybody is on the disk before: in the journal, as a retained message, and in
+//! each session that outlives its connection. Such a session is kept: the `Switch`, which is the truth,
+//! notes each change of it (`Changes`), one writer takes them to the disk in their order, and output that
+//! speaks of a change is held until it is there. A session that ends with its connection is in memory
+//! only, and what concerns no other waits for nothing. Everything is bounded (`MqttBounds`), and what finds no room is counted.
 
 mod acl;
 mod auth;
 mod broker;
+mod changes;
 mod config;
 mod connection;
 mod encode;
 mod event;
+mod figures;
 mod filters;
+mod handle;
 mod handshake;
+mod held;
 mod inbound;
+mod keeping;
+mod listener;
 mod message;
 mod remote;
 mod retained;
+mod scan;
 mod session;
 mod socket;
+mod stored;
 mod subscriptions;
 mod switch;
 mod tls;
@@ -39,15 +52,17 @@ mod wire;
 
 pub use acl::Rule;
 pub use auth::{PasswordError, PasswordHash, User};
-pub use broker::{Broker, BrokerError, BrokerHandle, PublishError};
-pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
+pub use broker::{Broker, BrokerError};
+pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls, PACKET_BYTES_MAX};
 pub use event::TOPIC as TOPIC_ATTRIBUTE;
+pub use figures::MqttFigures;
 pub use filters::Filters;
+pub use handle::{BrokerHandle, PublishError};
+pub use keeping::SessionWriter;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
 pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
 pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};
-pub use switch::MqttFigures;
 pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};
 #[doc(hidden)]

@@ -2,103 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tombolo_store::{KeyValue, StoreError, Write};
 
 use super::config::MqttBounds;
-use super::message::{Accept, AcceptFuture, Arrival, Message, Properties, Qos, Refusal};
-
-/// The form of what is stored; another one is passed over.
-const VERSION: u8 = 1;
-/// Keys that are read at once.
-const PAGE: usize = 1000;
-/// A longer message is retained in memory only.
-const STORED_BYTES_MAX: usize = 2 << 20;
-
-/// A retained message as it is stored under its topic.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    qos: u8,
-    payload: Vec<u8>,
-    content_type: Option<String>,
-    text: Option<bool>,
-    response_topic: Option<String>,
-    correlation: Option<Vec<u8>>,
-    user: Vec<(String, String)>,
-    expires_wall_ms: Option<u64>,
-}
-
-impl Stored {
-    fn of(message: &Message, now: Instant, wall_ms: u64) -> Self {
-        let properties = &message.properties;
-        let user = properties.user.iter();
-        let left = message
-            .expires
-            .map(|at| at.saturating_duration_since(now).as_millis());
-        Self {
-            qos: message.qos as u8,
-            payload: message.payload.to_vec(),
-            content_type: properties.content_type.as_deref().map(str::to_owned),
-            text: properties.text,
-            response_topic: properties.response_topic.as_deref().map(str::to_owned),
-            correlation: properties.correlation.as_deref().map(<[u8]>::to_vec),
-            user: user
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
-            expires_wall_ms: left
-                .map(|left| wall_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))),
-        }
-    }
-
-    /// None when its time is over.
-    fn into_message(self, topic: &str, now: Instant, wall_ms: u64) -> Option<Message> {
-        let left_ms = self.expires_wall_ms.map(|at| at.checked_sub(wall_ms));
-        let expires = match left_ms {
-            Some(None | Some(0)) => return None,
-            Some(Some(left_ms)) => now.checked_add(Duration::from_millis(left_ms)),
-            None => None,
-        };
-        let user = self.user.into_iter();
-        Some(Message {
-            topic: topic.into(),
-            payload: self.payload.into(),
-            qos: match self.qos {
-                0 => Qos::AtMostOnce,
-                1 => Qos::AtLeastOnce,
-                _ => Qos::ExactlyOnce,
-            },
-            retain: true,
-            expires,
-            properties: Properties {
-                content_type: self.content_type.map(Arc::from),
-                text: self.text,
-                response_topic: self.response_topic.map(Arc::from),
-                correlation: self.correlation.map(Bytes::from),
-                user: user
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .collect(),
-            },
-        })
-    }
-}
-
-fn encode(stored: &Stored) -> Bytes {
-    // It fails only for lack of memory, which nobody survives.
-    postcard::to_extend(stored, vec![VERSION])
-        .unwrap_or_default()
-        .into()
-}
-
-fn decode(bytes: &[u8]) -> Option<Stored> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).ok(),
-        _ => None,
-    }
-}
+use super::message::{Accept, AcceptFuture, Arrival, Message, Refusal};
+use super::stored::{Moment, StoredMessage, decode, delete_all, encode, read_all};
 
 /// What is on disk: the weight and the end of each.
 #[derive(Default)]
@@ -159,30 +69,23 @@ impl Retaining {
         memory: KeyValue,
         bounds: &MqttBounds,
     ) -> Result<(Self, Vec<Message>), StoreError> {
-        let (now, wall_ms) = (Instant::now(), wall_ms());
+        let moment = Moment::new();
         let (mut held, mut messages, mut gone) = (Held::default(), Vec::new(), Vec::new());
-        let mut after: Option<String> = None;
-        loop {
-            let topics = memory.keys(after.as_deref(), PAGE)?;
-            let Some(last) = topics.last() else {
-                break;
-            };
-            after = Some(last.clone());
-            for topic in topics {
-                let stored = memory.get(&topic)?.as_deref().and_then(decode);
-                let message = stored.and_then(|one| one.into_message(&topic, now, wall_ms));
-                match message {
-                    Some(message) => {
-                        held.insert(&message);
-                        messages.push(message);
-                    }
-                    None => gone.push(Write::Delete { key: topic }),
-                }
+        read_all(&memory, |topic, value| {
+            let stored: Option<StoredMessage> = value.as_deref().and_then(decode);
+            if stored.is_none() {
+                tracing::warn!(%topic, "a damaged retained mqtt message is dropped");
             }
-        }
-        for some in gone.chunks(PAGE) {
-            memory.write(some.to_vec()).await?;
-        }
+            let message = stored.map(|one| one.into_message(&topic, true, moment));
+            match message.filter(|message| !message.is_expired(moment.now)) {
+                Some(message) => {
+                    held.insert(&message);
+                    messages.push(message);
+                }
+                None => gone.push(topic),
+            }
+        })?;
+        delete_all(&memory, &gone).await?;
         let disk = Disk {
             memory,
             messages_max: bounds.retained_max,
@@ -197,7 +100,7 @@ impl Retaining {
 impl Disk {
     /// What is to be written for a message that was accepted.
     fn writes(&self, message: &Message) -> Vec<Write> {
-        let now = Instant::now();
+        let moment = Moment::new();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let key = message.topic.to_string();
         let was = held.remove(&message.topic);
@@ -208,13 +111,13 @@ impl Disk {
                 held.messages.len() < self.messages_max && held.bytes + weight <= self.bytes_max
             };
             if !fits(&held) {
-                let gone = held.sweep(now).into_iter();
+                let gone = held.sweep(moment.now).into_iter();
                 writes.extend(gone.map(|topic| Write::Delete {
                     key: topic.to_string(),
                 }));
             }
-            let value = encode(&Stored::of(message, now, wall_ms()));
-            if fits(&held) && value.len() <= STORED_BYTES_MAX {
+            if fits(&held) {
+                let value = encode(&StoredMessage::of(message, moment));
                 held.insert(message);
                 writes.push(Write::Set { key, value });
                 return writes;
@@ -255,16 +158,14 @@ impl Accept for Retaining {
     }
 }
 
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tombolo_store::Store;
 
     use super::*;
+    use crate::mqtt::message::{Properties, Qos};
 
     fn message(topic: &str, payload: &str) -> Message {
         Message {
@@ -343,15 +244,5 @@ mod tests {
         let topics: Vec<&str> = after.iter().map(|message| &*message.topic).collect();
         assert_eq!(topics, ["b", "c"]);
         store.close().await;
-    }
-
-    #[test]
-    fn another_form_is_passed_over() {
-        let stored = Stored::of(&message("a", "x"), Instant::now(), 0);
-        let bytes = encode(&stored);
-        assert!(decode(&bytes).is_some());
-        let mut other = bytes.to_vec();
-        other[0] = 2;
-        assert!(decode(&other).is_none() && decode(&[]).is_none());
     }
 }

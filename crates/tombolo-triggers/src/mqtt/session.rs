@@ -1,21 +1,22 @@
 //! One client's session: what waits for it, what it has not acknowledged, and what it has sent with QoS 2. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::{Changes, What};
 use super::message::{Arrival, Client, Message, Qos};
+use super::scan::Scan;
+use super::switch::SessionKey;
 use super::topic::{Selection, TopicFilter};
 
-/// Retained messages that are looked at in one go, so that a subscription to `#` holds nobody up.
-const SCAN_STEP: usize = 256;
-/// Retained messages that are put into the queue in one go, so that new ones find room in it.
-const SCAN_FOUND: usize = 16;
+/// Packet identifiers: 1 to this.
+const PACKETS: u64 = u16::MAX as u64;
 
 /// How a client wants to have what it subscribed to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +35,30 @@ pub struct Delivery {
     pub qos: Qos,
     pub retain: bool,
     pub ids: Vec<u32>,
+    /// Its place among the messages of its session that want an acknowledgement; 0 when it wants none.
+    pub sequence: u64,
+    /// It must not leave before this change is on the disk; 0 when it may at once.
+    pub change: u64,
+    /// It may have been sent before the node was started again.
+    pub again: bool,
+}
+
+impl Delivery {
+    pub fn new(message: Arc<Message>, qos: Qos, retain: bool, ids: Vec<u32>) -> Self {
+        Self {
+            message,
+            qos,
+            retain,
+            ids,
+            sequence: 0,
+            change: 0,
+            again: false,
+        }
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.message.weight_bytes()
+    }
 }
 
 /// What the connection has to send.
@@ -51,16 +76,23 @@ pub enum Outgoing {
 /// only the release of its packet identifier is missing.
 #[derive(Debug)]
 struct Unacknowledged {
-    packet: u16,
+    sequence: u64,
     delivery: Option<Delivery>,
 }
 
-/// Retained messages that a subscription has still to get.
-#[derive(Debug)]
-struct Scan {
-    filter: TopicFilter,
-    after: Option<Arc<str>>,
-    options: Options,
+/// The packet identifier of a message: the same after a restart, with nothing written when it is sent.
+fn packet(sequence: u64) -> u16 {
+    // Below 65,535.
+    (sequence % PACKETS) as u16 + 1
+}
+
+/// What a subscription has still to get of the retained messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum StillToGet {
+    Nothing,
+    Everything,
+    /// Those whose topics come after this one.
+    After(String),
 }
 
 /// What ties a session to the connection that serves it.
@@ -87,7 +119,11 @@ pub struct Taken {
 
 #[derive(Debug)]
 pub struct Session {
-    pub client: Arc<Client>,
+    pub key: SessionKey,
+    pub client: Arc<str>,
+    pub user: Option<Arc<str>>,
+    /// It outlives the process, so all that changes is written.
+    pub kept: bool,
     pub attachment: Option<Attachment>,
     /// How long the session outlives its connection.
     pub expiry: Duration,
@@ -100,18 +136,22 @@ pub struct Session {
     /// Bytes of what waits or is unacknowledged.
     pub bytes: usize,
     queue: VecDeque<Delivery>,
-    scans: VecDeque<Scan>,
+    pub(super) scans: VecDeque<Scan>,
+    /// In the order of their sequence, which all of them have before those that wait.
     unacknowledged: VecDeque<Unacknowledged>,
     /// How many of the unacknowledged this connection has seen.
     sent: usize,
     window: usize,
-    last_packet: u16,
+    last_sequence: u64,
 }
 
 impl Session {
-    pub fn new(client: Arc<Client>) -> Self {
+    pub fn new(key: SessionKey, client: Arc<str>, user: Option<Arc<str>>) -> Self {
         Self {
+            key,
             client,
+            user,
+            kept: false,
             attachment: None,
             expiry: Duration::ZERO,
             expires: None,
@@ -124,19 +164,70 @@ impl Session {
             unacknowledged: VecDeque::new(),
             sent: 0,
             window: 0,
-            last_packet: 0,
+            last_sequence: 0,
         }
     }
 
     /// A connection serves the session from now on; what is unacknowledged is sent once more.
-    pub fn attach(&mut self, client: Arc<Client>, expiry: Duration, window: u16) -> Attachment {
-        self.client = client;
+    pub fn attach(
+        &mut self,
+        client: &Client,
+        expiry: Duration,
+        window: u16,
+        changes: &mut Changes,
+    ) -> Attachment {
+        let kept = changes.are_kept() && !expiry.is_zero();
+        if self.kept && !kept {
+            // It lives no longer than this connection.
+            changes.push(self.key, self.ended());
+        }
+        self.kept = kept;
+        self.user.clone_from(&client.user);
         self.expiry = expiry;
         self.expires = None;
         self.will = None;
         self.sent = 0;
         self.window = usize::from(window.max(1));
+        self.note_set(changes);
         self.attachment.insert(Attachment::default()).clone()
+    }
+
+    /// Has written what is changed, if the session is kept.
+    pub fn note(&self, changes: &mut Changes, what: impl FnOnce() -> What) {
+        if self.kept {
+            changes.push(self.key, what());
+        }
+    }
+
+    pub fn note_set(&self, changes: &mut Changes) {
+        self.note(changes, || What::Set {
+            client: self.client.clone(),
+            user: self.user.clone(),
+            expiry: self.expiry,
+            expires: self.expires,
+        });
+    }
+
+    pub fn note_subscription(&self, selection: &Selection, changes: &mut Changes) {
+        if let Some(options) = self.subscriptions.get(selection) {
+            self.note(changes, || What::Subscribed {
+                selection: selection.clone(),
+                options: *options,
+                retained: self.still_to_get(selection),
+            });
+        }
+    }
+
+    /// What ends with the session.
+    pub fn ended(&self) -> What {
+        let waiting = self.queue.iter().map(|delivery| delivery.sequence);
+        let unacknowledged = self.unacknowledged.iter().map(|one| one.sequence);
+        let sequences = unacknowledged.chain(waiting);
+        What::Ended {
+            selections: self.subscriptions.keys().cloned().collect(),
+            sequences: sequences.filter(|sequence| *sequence > 0).collect(),
+            received: self.received.iter().copied().collect(),
+        }
     }
 
     /// When something is to be done about a session without a connection.
@@ -156,26 +247,38 @@ impl Session {
     }
 
     /// Puts a delivery at the end of the queue.
-    pub fn push(&mut self, delivery: Delivery) {
-        self.bytes += delivery.message.weight_bytes();
+    pub fn push(&mut self, mut delivery: Delivery, changes: &mut Changes) {
+        self.bytes += delivery.weight_bytes();
+        if delivery.qos != Qos::AtMostOnce {
+            self.last_sequence += 1;
+            delivery.sequence = self.last_sequence;
+            if self.kept {
+                delivery.change = changes.number();
+                changes.push(self.key, What::Queued(delivery.clone()));
+            }
+        }
         self.queue.push_back(delivery);
-        self.wake();
     }
 
-    /// The retained messages that the filter selects shall be sent, a few at a time.
-    pub fn scan(&mut self, filter: TopicFilter, options: Options) {
-        self.scans.retain(|scan| scan.filter != filter);
-        self.scans.push_back(Scan {
-            filter,
-            after: None,
-            options,
-        });
-        self.wake();
-    }
-
-    /// The subscription is gone, and so is what it was still to get of the retained messages.
-    pub fn stop_scan(&mut self, filter: &TopicFilter) {
-        self.scans.retain(|scan| scan.filter != *filter);
+    /// Puts back what was on the disk, in the order of its sequence: a message, or none where only the release of
+    /// its identifier is missing. What stands before such a one was sent before it.
+    pub fn restore(&mut self, sequence: u64, delivery: Option<Delivery>) {
+        self.last_sequence = sequence;
+        self.bytes += delivery.as_ref().map_or(0, Delivery::weight_bytes);
+        match delivery {
+            Some(delivery) => self.queue.push_back(delivery),
+            None => {
+                let sent = self.queue.drain(..).map(|delivery| Unacknowledged {
+                    sequence: delivery.sequence,
+                    delivery: Some(delivery),
+                });
+                self.unacknowledged.extend(sent);
+                self.unacknowledged.push_back(Unacknowledged {
+                    sequence,
+                    delivery: None,
+                });
+            }
+        }
     }
 
     /// Moves what may be sent now to `out`, about `bytes` of it.
@@ -184,13 +287,14 @@ impl Session {
         now: Instant,
         bytes: usize,
         retained: &Retained,
+        changes: &mut Changes,
         out: &mut Vec<Outgoing>,
     ) -> Taken {
         let mut taken = Taken::default();
         let mut left = bytes;
         self.send_again(&mut left, out);
         while left > 0 {
-            if self.queue.is_empty() && !self.refill(now, retained) {
+            if self.queue.is_empty() && !self.refill(now, retained, changes) {
                 break;
             }
             let Some(next) = self.queue.front() else {
@@ -198,142 +302,230 @@ impl Session {
                 break;
             };
             let expired = next.message.is_expired(now);
-            if !expired && next.qos != Qos::AtMostOnce && self.unacknowledged.len() >= self.window {
+            let is_known = next.again && next.qos == Qos::ExactlyOnce;
+            let sends = !expired || is_known;
+            if sends && next.qos != Qos::AtMostOnce && !self.has_window(next.sequence) {
                 break;
             }
             let Some(delivery) = self.queue.pop_front() else {
                 break;
             };
-            if expired {
-                taken.expired += 1;
-                self.bytes -= delivery.message.weight_bytes();
+            if !expired {
+                left = left.saturating_sub(delivery.weight_bytes());
+                out.push(self.send(delivery));
                 continue;
             }
-            left = left.saturating_sub(delivery.message.weight_bytes());
-            out.push(self.send(delivery));
+            taken.expired += 1;
+            self.bytes -= delivery.weight_bytes();
+            if is_known {
+                // The client may hold its identifier, and would take another message under it for this one.
+                self.note(changes, || What::Releasing(delivery.sequence));
+                out.push(Outgoing::Release(packet(delivery.sequence)));
+                self.sent_now(delivery.sequence, None);
+            } else if delivery.sequence > 0 {
+                self.note(changes, || What::Forgotten(delivery.sequence));
+            }
         }
         taken.more |= left == 0;
         taken
     }
 
+    /// Whether one more message may be unacknowledged, and none has the identifier of this one.
+    fn has_window(&self, sequence: u64) -> bool {
+        let oldest = self.unacknowledged.front().map(|one| one.sequence);
+        self.unacknowledged.len() < self.window
+            && oldest.is_none_or(|oldest| sequence - oldest < PACKETS)
+    }
+
     fn send(&mut self, delivery: Delivery) -> Outgoing {
         if delivery.qos == Qos::AtMostOnce {
-            self.bytes -= delivery.message.weight_bytes();
+            self.bytes -= delivery.weight_bytes();
             return Outgoing::Publish {
                 delivery,
                 packet: None,
                 again: false,
             };
         }
-        let packet = self.next_packet();
-        self.unacknowledged.push_back(Unacknowledged {
-            packet,
-            delivery: Some(delivery.clone()),
-        });
-        self.sent = self.unacknowledged.len();
+        self.sent_now(delivery.sequence, Some(delivery.clone()));
         Outgoing::Publish {
+            packet: Some(packet(delivery.sequence)),
+            again: delivery.again,
             delivery,
-            packet: Some(packet),
-            again: false,
         }
     }
 
+    fn sent_now(&mut self, sequence: u64, delivery: Option<Delivery>) {
+        self.unacknowledged
+            .push_back(Unacknowledged { sequence, delivery });
+        self.sent = self.unacknowledged.len();
+    }
+
+    /// Sends what an earlier connection was sent; there may be more of it than this client takes at once.
     fn send_again(&mut self, left: &mut usize, out: &mut Vec<Outgoing>) {
         while *left > 0
+            && self.sent < self.window
             && let Some(waiting) = self.unacknowledged.get(self.sent)
         {
             self.sent += 1;
+            let packet = packet(waiting.sequence);
             out.push(match &waiting.delivery {
                 Some(delivery) => {
-                    *left = left.saturating_sub(delivery.message.weight_bytes());
+                    *left = left.saturating_sub(delivery.weight_bytes());
                     Outgoing::Publish {
                         delivery: delivery.clone(),
-                        packet: Some(waiting.packet),
+                        packet: Some(packet),
                         again: true,
                     }
                 }
-                None => Outgoing::Release(waiting.packet),
+                None => Outgoing::Release(packet),
             });
         }
     }
 
-    /// Looks at some retained messages; false when there are none left to look at.
-    fn refill(&mut self, now: Instant, retained: &Retained) -> bool {
-        let Some(mut scan) = self.scans.pop_front() else {
-            return false;
-        };
-        let prefix = scan.filter.prefix();
-        let start = match &scan.after {
-            Some(after) => Bound::Excluded(&**after),
-            None => Bound::Included(prefix),
-        };
-        let (mut last, mut found, mut whole) = (None, 0, true);
-        let following = retained.range::<str, _>((start, Bound::Unbounded));
-        for (looked_at, (topic, message)) in following.enumerate() {
-            if !topic.starts_with(prefix) {
-                break;
-            }
-            if looked_at == SCAN_STEP || found == SCAN_FOUND {
-                whole = false;
-                break;
-            }
-            last = Some(topic.clone());
-            if scan.filter.matches(topic) && !message.is_expired(now) {
-                found += 1;
-                self.bytes += message.weight_bytes();
-                self.queue.push_back(Delivery {
-                    message: message.clone(),
-                    qos: message.qos.min(scan.options.qos),
-                    retain: true,
-                    ids: scan.options.id.into_iter().collect(),
-                });
-            }
-        }
-        if !whole {
-            scan.after = last;
-            self.scans.push_front(scan);
-        }
-        true
-    }
-
-    fn next_packet(&mut self) -> u16 {
-        loop {
-            self.last_packet = self.last_packet.checked_add(1).unwrap_or(1);
-            let packet = self.last_packet;
-            // There are never as many as there are identifiers: the window is smaller.
-            if !self.unacknowledged.iter().any(|one| one.packet == packet) {
-                return packet;
-            }
-        }
+    fn position(&self, wanted: u16) -> Option<usize> {
+        let mut waiting = self.unacknowledged.iter();
+        waiting.position(|one| packet(one.sequence) == wanted)
     }
 
     /// The client has a message and knows it for good (PUBACK, PUBCOMP, or it refused it).
-    pub fn forget(&mut self, packet: u16) -> usize {
-        let found = self
-            .unacknowledged
-            .iter()
-            .position(|one| one.packet == packet);
-        let Some(index) = found else {
+    pub fn forget(&mut self, packet: u16, changes: &mut Changes) -> usize {
+        let Some(index) = self.position(packet) else {
             return 0;
         };
         if index < self.sent {
             self.sent -= 1;
         }
-        let removed = self.unacknowledged.remove(index);
-        self.free(removed.and_then(|one| one.delivery))
+        let Some(removed) = self.unacknowledged.remove(index) else {
+            return 0;
+        };
+        self.note(changes, || What::Forgotten(removed.sequence));
+        self.free(removed.delivery)
     }
 
     /// The client has a message of QoS 2 (PUBREC). None when there is no such message.
-    pub fn received_by_client(&mut self, packet: u16) -> Option<usize> {
-        let mut waiting = self.unacknowledged.iter_mut();
-        let found = waiting.find(|one| one.packet == packet)?;
-        let delivery = found.delivery.take();
+    pub fn received_by_client(&mut self, packet: u16, changes: &mut Changes) -> Option<usize> {
+        let index = self.position(packet)?;
+        let found = self.unacknowledged.get_mut(index)?;
+        let (sequence, delivery) = (found.sequence, found.delivery.take());
+        if delivery.is_some() {
+            self.note(changes, || What::Releasing(sequence));
+        }
         Some(self.free(delivery))
     }
 
     fn free(&mut self, delivery: Option<Delivery>) -> usize {
-        let bytes = delivery.map_or(0, |delivery| delivery.message.weight_bytes());
+        let bytes = delivery.map_or(0, |delivery| delivery.weight_bytes());
         self.bytes -= bytes;
         bytes
+    }
+
+    /// The subscription is gone, and so is what it was still to get of the retained messages.
+    pub fn stop_scan(&mut self, filter: &TopicFilter) {
+        self.scans.retain(|scan| scan.filter != *filter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::message::Properties;
+
+    fn delivery(qos: Qos, expires: Option<Instant>) -> Delivery {
+        let message = Message {
+            topic: "a".into(),
+            payload: "x".into(),
+            qos,
+            retain: false,
+            expires,
+            properties: Properties::default(),
+        };
+        Delivery::new(Arc::new(message), qos, false, vec![])
+    }
+
+    fn session() -> Session {
+        let client = Client {
+            id: "c".into(),
+            user: None,
+            address: ([127, 0, 0, 1], 1).into(),
+        };
+        let mut session = Session::new(1, client.id.clone(), None);
+        session.attach(&client, Duration::ZERO, 10, &mut Changes::default());
+        session
+    }
+
+    fn take(session: &mut Session) -> Vec<Outgoing> {
+        let (mut changes, mut out) = (Changes::default(), Vec::new());
+        session.take(
+            Instant::now(),
+            1 << 20,
+            &Retained::new(),
+            &mut changes,
+            &mut out,
+        );
+        out
+    }
+
+    #[test]
+    fn no_two_unacknowledged_messages_have_one_identifier() {
+        let (mut session, mut changes) = (session(), Changes::default());
+        let send = |session: &mut Session, changes: &mut Changes| {
+            session.push(delivery(Qos::AtLeastOnce, None), changes);
+            match take(session).as_slice() {
+                [] => None,
+                [Outgoing::Publish { packet, .. }] => *packet,
+                more => panic!("{more:?}"),
+            }
+        };
+        let first = send(&mut session, &mut changes).unwrap();
+        for _ in 1..PACKETS {
+            let packet = send(&mut session, &mut changes).unwrap();
+            assert!(packet != first && packet > 0);
+            session.forget(packet, &mut changes);
+        }
+        assert_eq!(send(&mut session, &mut changes), None);
+        session.forget(first, &mut changes);
+        let [Outgoing::Publish { packet, .. }] = take(&mut session)[..] else {
+            panic!("a message is expected");
+        };
+        assert_eq!(packet, Some(first));
+    }
+
+    #[test]
+    fn what_may_have_been_sent_is_released_when_its_time_is_over() {
+        let mut session = session();
+        let over = Some(Instant::now());
+        for (sequence, qos) in [(7, Qos::AtLeastOnce), (8, Qos::ExactlyOnce)] {
+            let restored = Delivery {
+                sequence,
+                again: true,
+                ..delivery(qos, over)
+            };
+            session.restore(sequence, Some(restored));
+        }
+        let [Outgoing::Release(packet)] = take(&mut session)[..] else {
+            panic!("a release is expected");
+        };
+        assert_eq!(packet, 9);
+        session.forget(packet, &mut Changes::default());
+        assert_eq!(session.bytes, 0);
+        assert!(session.unacknowledged.is_empty() && session.queue.is_empty());
+    }
+
+    #[test]
+    fn no_more_is_sent_again_than_the_client_takes() {
+        let (mut session, mut changes) = (session(), Changes::default());
+        for sequence in 1..=12 {
+            let restored = Delivery {
+                sequence,
+                again: true,
+                ..delivery(Qos::ExactlyOnce, None)
+            };
+            session.restore(sequence, Some(restored));
+        }
+        session.restore(13, None);
+        assert_eq!(take(&mut session).len(), 10);
+        assert!(take(&mut session).is_empty());
+        session.forget(2, &mut changes);
+        assert_eq!(take(&mut session).len(), 1);
     }
 }

@@ -142,6 +142,15 @@ pub struct Selection {
     pub filter: TopicFilter,
 }
 
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{SHARE}{group}/{}", self.filter),
+            None => write!(f, "{}", self.filter),
+        }
+    }
+}
+
 impl std::str::FromStr for Selection {
     type Err = TopicError;
 
@@ -223,6 +232,7 @@ mod tests {
         let shared: Selection = "$share/g/a/#".parse().unwrap();
         assert_eq!(shared.group.as_deref(), Some("g"));
         assert_eq!(shared.filter.as_str(), "a/#");
+        assert_eq!(shared.to_string(), "$share/g/a/#");
     }
 
     #[test]

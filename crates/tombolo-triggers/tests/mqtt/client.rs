@@ -10,8 +10,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tombolo_store::KeyValue;
 use tombolo_triggers::mqtt::{
-    Accept, AcceptFuture, Arrival, Broker, BrokerHandle, MqttConfig, MqttListener, Refusal, Rule,
+    Accept, AcceptFuture, Arrival, Broker, BrokerHandle, Message, MqttConfig, MqttListener,
+    Refusal, Rule,
 };
 
 /// Nothing here takes long; what does is a failure.
@@ -32,6 +34,8 @@ pub struct Running {
     seen: tokio::sync::Mutex<mpsc::Receiver<()>>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
+    /// What writes the sessions, and what ends it.
+    writer: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
 struct Through(Arc<Journal>);
@@ -81,6 +85,15 @@ pub async fn start(config: MqttConfig) -> Running {
 
 /// A broker whose journal waits for permits of its gate.
 pub async fn start_closed(config: MqttConfig) -> Running {
+    run_with(config, None, vec![]).await
+}
+
+/// The same, which keeps its sessions in a store.
+pub async fn run_with(
+    config: MqttConfig,
+    memory: Option<KeyValue>,
+    retained: Vec<Message>,
+) -> Running {
     let (seen, seen_by) = mpsc::channel(100_000);
     let journal = Arc::new(Journal {
         gate: Semaphore::new(0),
@@ -90,6 +103,13 @@ pub async fn start_closed(config: MqttConfig) -> Running {
     });
     let broker = Broker::bind(config, Arc::new(Through(journal.clone()))).unwrap();
     let (addresses, handle) = (broker.local_addrs().to_vec(), broker.handle());
+    broker.restore(retained);
+    let mut writer = None;
+    if let Some(memory) = memory {
+        let sessions = broker.keep_sessions(memory).await.unwrap();
+        let stop = CancellationToken::new();
+        writer = Some((tokio::spawn(sessions.run(stop.clone())), stop));
+    }
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
     let task = tokio::spawn(async move { broker.run(until).await.unwrap() });
@@ -100,6 +120,7 @@ pub async fn start_closed(config: MqttConfig) -> Running {
         seen: seen_by.into(),
         shutdown,
         task,
+        writer,
     }
 }
 
@@ -137,6 +158,22 @@ impl Running {
             .await
             .unwrap()
             .unwrap();
+        if let Some((writer, stop)) = self.writer {
+            stop.cancel();
+            tokio::time::timeout(PATIENCE, writer)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    /// Ends everything where it stands, as a power cut would.
+    pub async fn cut(self) {
+        let writer = self.writer.map(|(writer, _)| writer);
+        for task in writer.into_iter().chain([self.task]) {
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
     }
 }
 

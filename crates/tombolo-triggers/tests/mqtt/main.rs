@@ -13,5 +13,6 @@ mod foreign;
 mod limits;
 mod order;
 mod publishing;
+mod restarts;
 mod security;
 mod sessions;

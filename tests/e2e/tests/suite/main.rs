@@ -25,5 +25,6 @@ mod operations;
 mod publishing;
 mod queues;
 mod run;
+mod sessions;
 mod transactions;
 mod watching;

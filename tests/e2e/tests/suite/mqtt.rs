@@ -10,16 +10,17 @@ use serde_json::Value;
 use tombolo_e2e::{App, Server};
 
 /// How long anything that must happen may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A function that acknowledges every event.
-const TAKES: &str = "http-kitchen";
+pub const TAKES: &str = "http-kitchen";
 /// A function that answers every event with 500, so that it stays in its queue for a while.
 const FAILS: &str = "kv-draft2";
-const ANYTHING: &str = "grants = { keyvalue = [\"default\"], topics = [\"plans/#\", \"loop/#\"] }";
+pub const ANYTHING: &str =
+    "grants = { keyvalue = [\"default\"], topics = [\"plans/#\", \"loop/#\"] }";
 const MACHINES: &str = "\n[[triggers.mqtt]]\ntopic = \"machines/#\"\nfunction = \"main\"\n";
 
 /// False, with a word, where Mosquitto's clients are not installed.
-fn is_installed() -> bool {
+pub fn is_installed() -> bool {
     are_installed(&["mosquitto_pub", "mosquitto_sub"])
 }
 
@@ -34,7 +35,7 @@ fn are_installed(programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-fn app(guest: &str, settings: &str, more: &str) -> Result<App> {
+pub fn app(guest: &str, settings: &str, more: &str) -> Result<App> {
     let app = App::new(guest, settings)?;
     change(&app, |manifest| manifest + more)?;
     Ok(app)
@@ -58,7 +59,7 @@ impl Node {
         Self::of(app.up_with(&["--mqtt-listen", "127.0.0.1:0"])?)
     }
 
-    fn of(server: Server) -> Result<Self> {
+    pub fn of(server: Server) -> Result<Self> {
         server.wait_for_log("broker at mqtt")?;
         let log = server.log();
         let (_, address) = log.split_once("broker at mqtt").context("no broker")?;
@@ -67,7 +68,7 @@ impl Node {
         Ok(Self { server, port })
     }
 
-    fn client(&self, program: &str, arguments: &[&str]) -> Result<Output> {
+    pub fn client(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         let output = Command::new(program)
             .args(["-h", "localhost", "-p", &self.port])
             .args(arguments)
@@ -76,7 +77,7 @@ impl Node {
     }
 
     /// Publishes a message and fails when the client says that it did not work.
-    fn publish(&self, topic: &str, arguments: &[&str]) -> Result<()> {
+    pub fn publish(&self, topic: &str, arguments: &[&str]) -> Result<()> {
         let output = self.client("mosquitto_pub", &[&["-t", topic], arguments].concat())?;
         if !output.status.success() || !output.stderr.is_empty() {
             bail!("mosquitto_pub {arguments:?}: {output:?}");

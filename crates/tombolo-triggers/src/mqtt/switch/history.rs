@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mqtt::message::Properties;
+use crate::mqtt::message::{Message, Properties, Qos};
 
 #[derive(Clone, Debug)]
 enum Step {
