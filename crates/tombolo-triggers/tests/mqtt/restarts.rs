@@ -392,7 +392,7 @@ async fn narrower_bounds_drop_what_came_last() {
     };
     let node = node.cut_with(config, vec![]).await;
     assert_eq!(node.broker.handle.figures().dropped_full, 3);
-    let node = node.cut().await;
+    let node = node.restart().await;
     let (mut client, _) = node.hello("c").await;
     assert_eq!(client.payload().await, "1");
     assert_eq!(client.payload().await, "2");

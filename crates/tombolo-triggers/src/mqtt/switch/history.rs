@@ -262,13 +262,16 @@ impl World {
 
 proptest! {
     #[test]
-    fn the_books_are_right_after_any_history(steps in steps()) {
+    fn the_books_are_right_after_any_history(steps in steps(), kept in any::<bool>()) {
         let mut world = World {
             switch: Switch::new(bounds()),
             keys: HashMap::new(),
             unacknowledged: HashMap::new(),
             now: Instant::now(),
         };
+        if kept {
+            world.switch.restore(vec![], world.now);
+        }
         for step in steps {
             world.step(step);
             world.check();
