@@ -48,7 +48,6 @@ pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
 pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
-pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};
 #[doc(hidden)]
 pub use wire::read_any;
