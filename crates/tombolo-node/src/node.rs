@@ -26,7 +26,7 @@ use tombolo_triggers::cron::Cron;
 use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
 use tombolo_triggers::idempotent::Idempotent;
-use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers};
+use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers, RemoteError};
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
@@ -62,6 +62,8 @@ pub enum StartError {
     Http(#[from] BindError),
     #[error("the MQTT broker cannot be started")]
     Mqtt(#[from] BrokerError),
+    #[error("brokers elsewhere cannot be subscribed to")]
+    Remote(#[from] RemoteError),
     #[error("the admin listener cannot listen on {address}")]
     Admin {
         address: SocketAddr,
@@ -94,6 +96,7 @@ impl StartError {
             Self::Runtime(_) | Self::Interrupted(_) => Code::HostError,
             Self::Http(error) => error.code(),
             Self::Mqtt(error) => error.code(),
+            Self::Remote(error) => error.code(),
             Self::Admin { .. } => Code::AddressInUse,
             Self::Token(_) | Self::Address(_) => Code::Io,
             Self::Deploy { source, .. } => source.code(),
@@ -223,8 +226,8 @@ impl Node {
         let read = journal.clone();
         telemetry.read_queues(move || queues::readings(&read));
         let publish: Arc<dyn Publish> = Arc::new(journal.clone());
-        let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"))
-            .map_err(BrokerError::from)?;
+        let authorities = config.mqtt.remote_authorities.clone();
+        let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"), authorities)?;
         let retained = memory(&store, "retained");
         let broker = mqtt::broker(&config.mqtt, publish, retained, remote.handle(), &telemetry);
         let (mqtt, subscriptions) = broker.await?;

@@ -44,7 +44,7 @@ pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
 pub use event::TOPIC as TOPIC_ATTRIBUTE;
 pub use filters::Filters;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
-pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
+pub use remote::{RemoteBroker, RemoteBrokers, RemoteError, RemoteHandle, RemoteStatus};
 pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};
 pub use switch::MqttFigures;
