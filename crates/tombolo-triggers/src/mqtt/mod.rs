@@ -44,6 +44,8 @@ pub use config::{MqttBounds, MqttConfig, MqttListener, MqttTls};
 pub use event::TOPIC as TOPIC_ATTRIBUTE;
 pub use filters::Filters;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
+#[doc(hidden)]
+pub use remote::read_any_of_broker;
 pub use remote::{RemoteBroker, RemoteBrokers, RemoteError, RemoteHandle, RemoteStatus};
 pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};

@@ -22,6 +22,8 @@ use super::topic::TopicFilter;
 use crate::tls::{Followed, TlsError, trust};
 use subscriber::Subscriber;
 
+pub use packets::read_any_of_broker;
+
 /// Where the memory has what the store is called.
 const IDENTITY: &str = "identity";
 
