@@ -15,7 +15,7 @@ mod resource;
 
 pub use address::Address;
 pub use client::{Client, ClientError};
-pub use log::{Level, LogEntry, LogQuery};
+pub use log::{LogEntry, LogQuery};
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use queue::{

@@ -24,7 +24,7 @@ pub use broker::{BrokerReading, RemoteReading};
 pub use export::{StartError, TelemetryService};
 pub use function::{FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;
-pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogLevel, LogStream, LogSubscription};
+pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogStream, LogSubscription};
 pub use opentelemetry::Value;
 pub use queue::{QueueMetrics, QueueReading};
 pub use span::Span;
