@@ -23,5 +23,5 @@ pub use queue::{
     Selection, Standing, Terms,
 };
 pub use resource::{
-    App, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,
+    App, Bucket, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,
 };

@@ -483,6 +483,9 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open(&folder)?;
         store.bound_keys(app_bytes_max);
+        let read = store.clone();
+        // Nothing can be read of a store that is closed.
+        telemetry.read_key_values(move || read.key_bytes().unwrap_or_default());
         let runtime = Runtime::start(&options, store.clone(), telemetry)?;
         Ok::<_, StartError>((store, runtime))
     });
