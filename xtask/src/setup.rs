@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
     // Clocks that jump, and devices of other makes, in tests.
     debian("faketime", &["faketime"])?;
     debian("mosquitto_pub", &["mosquitto-clients"])?;
-    debian("mosquitto_passwd", &["mosquitto"])?;
+    mosquitto()?;
     node()?;
     for folder in folders_with("package.json")? {
         node_packages(&root.join(folder))?;
@@ -61,6 +61,29 @@ pub fn debian(tool: &str, packages: &[&str]) -> Result<()> {
         // Services that come with packages do not start now: tests start their own.
         .env("RUNLEVEL", "1");
     process::run(&mut install)
+}
+
+/// Mosquitto as a broker that tests start. Debian's package makes a service of it, which nobody here has asked for; one
+/// that the machine had before stays as it is.
+fn mosquitto() -> Result<()> {
+    if find("mosquitto_passwd").is_some() {
+        return Ok(());
+    }
+    let by_hand = "its service is not needed: sudo systemctl disable --now mosquitto.service";
+    debian("mosquitto_passwd", &["mosquitto"]).context(by_hand)?;
+    let Some(systemctl) = find("systemctl") else {
+        return Ok(());
+    };
+    let folder = process::repository();
+    let disable = ["disable", "--quiet", "mosquitto.service"];
+    process::run(&mut program(&systemctl, &disable, &folder)).context(by_hand)?;
+    // In a container there is nobody who could have started it.
+    if Path::new("/run/systemd/system").is_dir() {
+        let stop = ["stop", "mosquitto.service"];
+        process::run(&mut program(&systemctl, &stop, &folder)).context(by_hand)?;
+    }
+    eprintln!("the service mosquitto, new on this machine, is stopped and disabled");
+    Ok(())
 }
 
 /// The Node.js of this machine when it is new enough (Debian 12's is not), else one from PyPI.

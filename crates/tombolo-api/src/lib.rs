@@ -15,7 +15,7 @@ mod resource;
 
 pub use address::Address;
 pub use client::{Client, ClientError};
-pub use log::{Level, LogEntry, LogQuery};
+pub use log::{LogEntry, LogQuery};
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use queue::{
@@ -23,5 +23,5 @@ pub use queue::{
     Selection, Standing, Terms,
 };
 pub use resource::{
-    App, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,
+    App, Bucket, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,
 };

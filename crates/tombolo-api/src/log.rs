@@ -5,73 +5,30 @@
 //! meanwhile; an empty line is a sign of life and is skipped by readers. What a slow reader missed
 //! is told in an entry of stream `node` and level `warn`.
 
-use std::fmt;
-use std::str::FromStr;
+use std::borrow::Cow;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use tombolo_core::{LogLevel, LogLevelError};
 
 /// The content type of a stream of entries.
 pub const CONTENT_TYPE: &str = "application/x-ndjson";
 
-/// How important an entry is, least first.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
+/// The schema of a level, whose crate knows nothing of schemas.
+pub(crate) struct LevelText;
 
-/// The text names no level.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no level; the levels are trace, debug, info, warn, error and critical")]
-pub struct LevelError(String);
-
-impl Level {
-    /// Every level, least first.
-    pub const ALL: [Self; 6] = [
-        Self::Trace,
-        Self::Debug,
-        Self::Info,
-        Self::Warn,
-        Self::Error,
-        Self::Critical,
-    ];
-
-    /// The level as it is on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-            Self::Critical => "critical",
-        }
+impl JsonSchema for LevelText {
+    fn schema_name() -> Cow<'static, str> {
+        "Level".into()
     }
-}
 
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Level {
-    type Err = LevelError;
-
-    fn from_str(text: &str) -> Result<Self, LevelError> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.as_str() == text)
-            .ok_or_else(|| LevelError(text.into()))
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How important an entry is, least first.",
+            "enum": LogLevel::ALL,
+            "type": "string",
+        })
     }
 }
 
@@ -90,7 +47,8 @@ pub struct LogEntry {
     pub trace_id: Option<String>,
     /// stdout, stderr, log (`wasi:logging`) or node.
     pub stream: String,
-    pub level: Level,
+    #[schemars(with = "LevelText")]
+    pub level: LogLevel,
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<serde_json::Map<String, serde_json::Value>>,
@@ -102,7 +60,7 @@ pub struct LogQuery {
     pub app: Option<String>,
     pub function: Option<String>,
     /// The least level.
-    pub level: Option<Level>,
+    pub level: Option<LogLevel>,
     /// A regular expression that the message matches.
     pub grep: Option<String>,
     /// Entries from this moment on; RFC 3339 in UTC with milliseconds, so that text compares as time.
@@ -164,7 +122,7 @@ impl LogQuery {
                 "level" => {
                     let level = value
                         .parse()
-                        .map_err(|error: LevelError| invalid(error.to_string()))?;
+                        .map_err(|error: LogLevelError| invalid(error.to_string()))?;
                     parsed.level = Some(level);
                 }
                 "grep" => parsed.grep = Some(value),
@@ -192,7 +150,7 @@ mod tests {
         let query = LogQuery {
             app: Some("hello".into()),
             function: Some("api".into()),
-            level: Some(Level::Warn),
+            level: Some(LogLevel::Warn),
             grep: Some("a b&c=é|^$".into()),
             since: Some("2026-01-31T12:00:00.000Z".into()),
             tail: Some(7),

@@ -5,8 +5,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use tombolo_core::publish::{PRIORITY_DEFAULT, PRIORITY_LOWEST};
 
+use crate::log::LevelText;
 use crate::{
-    App, DroppedEvent, Function, FunctionSummary, Level, List, LogEntry, Node, Problem, Queue,
+    App, DroppedEvent, Function, FunctionSummary, List, LogEntry, Node, Problem, Queue,
     QueuedEvent, Receipt, Selected, Selection, Trigger,
 };
 
@@ -19,7 +20,7 @@ pub fn openapi() -> Value {
         "application/problem+json",
         schema::<Problem>(&mut generator),
     );
-    let level = schema::<Level>(&mut generator);
+    let level = schema::<LevelText>(&mut generator);
     let mut paths = json!({
         "/node": get("node", "The node itself", &[], json_of::<Node>(&mut generator)),
         "/apps": get("apps", "Every app", &[], json_of::<List<App>>(&mut generator)),

@@ -130,8 +130,19 @@ pub struct Grants {
     pub sockets: Vec<String>,
 }
 
+/// How many invocations took so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bucket {
+    /// All of them took longer than this.
+    pub over_ns: u64,
+    /// None of them took longer; absent for those beyond all bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_ns: Option<u64>,
+    pub count: u64,
+}
+
 /// What a function has used since the node started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Usage {
     pub invocations: u64,
@@ -146,6 +157,9 @@ pub struct Usage {
     pub running: u32,
     /// Invocations that wait at this moment.
     pub waiting: u32,
+    /// The invocations by their wall time, in the order of time; buckets without any are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wall: Vec<Bucket>,
 }
 
 /// What starts a function.
@@ -156,13 +170,17 @@ pub struct Trigger {
     pub kind: TriggerKind,
     /// The route of an http trigger; of the others the schedule, the queue, the topics, or the store.
     pub route: String,
-    /// The function that answers; none for static files.
+    /// The function that answers, or gets the events of the queue; none for static files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub function: Option<Name>,
     /// The folder of static files.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub static_folder: Option<PathBuf>,
+    /// The queue that takes the events of an http trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub queue: Option<Name>,
 }
 
 /// The kind of a trigger.

@@ -154,7 +154,7 @@ codes! {
     AddressInUse = 503, exit::CONFLICT, CONFLICT, "The address cannot be listened on",
         "Another process listens at this address, or this machine does not have it. Choose another with `--listen`, or `--mqtt-listen` for the broker; port 0 picks a free one.";
     Tls = 504, exit::INVALID, INTERNAL_SERVER_ERROR, "The certificate or key cannot be used",
-        "The files of `http.tls` or of a listener in `mqtt` could not be read, or the key does not fit the certificate.";
+        "The files of `http.tls`, of a listener in `mqtt` or of `mqtt.remote_authorities` could not be read, or the key does not fit the certificate.";
     SecretMissing = 505, exit::NOT_FOUND, NOT_FOUND, "A secret is missing on this node",
         "A function was granted a secret, or a route has a token, that this node has neither as a file in its secrets folder nor as an environment variable. The message names both places.";
     StoreFull = 506, exit::FAILED, INSUFFICIENT_STORAGE, "The disk of the store is full",

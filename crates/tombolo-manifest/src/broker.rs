@@ -29,6 +29,10 @@ pub struct BrokerConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000))]
     pub rules: Vec<BrokerRule>,
+    /// Authorities, in PEM, that the `mqtts` brokers elsewhere may have their certificates from, besides the public ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PathText>")]
+    pub remote_authorities: Option<PathBuf>,
     /// Most connections at once; one more is closed.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
@@ -65,6 +69,7 @@ impl Default for BrokerConfig {
             listeners: Vec::new(),
             users: Vec::new(),
             rules: Vec::new(),
+            remote_authorities: None,
             connections_max: 20_000,
             sessions_max: 50_000,
             packet_bytes_max: 1 << 20,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tombolo_api::{FunctionSummary, Grants, Limits, Trigger, TriggerKind, Usage};
+use tombolo_api::{Bucket, FunctionSummary, Grants, Limits, Trigger, TriggerKind, Usage};
 use tombolo_core::{Code, FunctionId, Name};
 use tombolo_manifest::HttpTarget;
 use tombolo_runtime::FunctionStatus;
@@ -130,7 +130,8 @@ fn texts<T: ToString>(values: &[T]) -> Vec<String> {
 }
 
 fn usage(telemetry: &Telemetry, id: &FunctionId) -> Usage {
-    let used = telemetry.function(id).snapshot();
+    let metrics = telemetry.function(id);
+    let used = metrics.snapshot();
     let gauge = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     Usage {
         invocations: used.invocations,
@@ -142,25 +143,42 @@ fn usage(telemetry: &Telemetry, id: &FunctionId) -> Usage {
         bytes: used.bytes_in + used.bytes_out,
         running: gauge(used.running),
         waiting: gauge(used.waiting),
+        wall: buckets(metrics.wall_buckets()),
     }
+}
+
+/// The buckets that have any, each with the bound of the one before it.
+fn buckets(counts: impl Iterator<Item = (Option<u64>, u64)>) -> Vec<Bucket> {
+    let mut over_ns = 0;
+    let buckets = counts.map(|(up_to_ns, count)| {
+        let over_ns = std::mem::replace(&mut over_ns, up_to_ns.unwrap_or_default());
+        Bucket {
+            over_ns,
+            up_to_ns,
+            count,
+        }
+    });
+    buckets.filter(|bucket| bucket.count > 0).collect()
 }
 
 pub(crate) fn triggers(app: &App) -> impl Iterator<Item = Trigger> {
     let triggers = &app.manifest.triggers;
     let http = triggers.http.iter().map(|trigger| {
-        let (function, static_folder) = match &trigger.target {
-            HttpTarget::Function(function) => (Some(function), None),
-            HttpTarget::Static(folder) => (None, Some(folder.clone())),
+        let http = |function| one(app, TriggerKind::Http, &trigger.route, function);
+        match &trigger.target {
+            HttpTarget::Function(function) => http(Some(function)),
+            HttpTarget::Static(folder) => Trigger {
+                static_folder: Some(folder.clone()),
+                ..http(None)
+            },
             HttpTarget::Queue { queue, .. } => {
                 let mut triggers = triggers.queue.iter();
                 let consumer = triggers.find(|trigger| trigger.queue == *queue);
-                (consumer.map(|trigger| &trigger.function), None)
+                Trigger {
+                    queue: Some(queue.clone()),
+                    ..http(consumer.map(|trigger| &trigger.function))
+                }
             }
-        };
-        let http = one(app, TriggerKind::Http, &trigger.route, function);
-        Trigger {
-            static_folder,
-            ..http
         }
     });
     let cron = triggers.cron.iter().map(|trigger| {
@@ -201,5 +219,6 @@ fn one(app: &App, kind: TriggerKind, route: &impl ToString, function: Option<&Na
         route: route.to_string(),
         function: function.cloned(),
         static_folder: None,
+        queue: None,
     }
 }

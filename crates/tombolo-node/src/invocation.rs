@@ -30,7 +30,11 @@ pub(crate) async fn answer(
     let id = id.map_or_else(|| format!("{:032x}", trace.trace_id), str::to_owned);
     let id_value = HeaderValue::from_str(&id)
         .map_err(|_| refuse(Code::BadRequest, "the request id is not valid"))?;
-    request.headers_mut().insert(REQUEST_ID, id_value.clone());
+    let traceparent = HeaderValue::from_str(&trace.to_string())
+        .map_err(|_| refuse(Code::HostError, "the trace cannot be written"))?;
+    let headers = request.headers_mut();
+    headers.insert(TRACEPARENT, traceparent);
+    headers.insert(REQUEST_ID, id_value.clone());
     let call = Call {
         function,
         request: request.map(|body| {

@@ -13,9 +13,9 @@ use regex_lite::Regex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tombolo_api::LogQuery;
-use tombolo_api::log::{CONTENT_TYPE, Level};
-use tombolo_core::{Body, Code, Name};
-use tombolo_telemetry::{Followed, LogBook, LogEntry, LogFilter, LogLevel, LogSubscription};
+use tombolo_api::log::CONTENT_TYPE;
+use tombolo_core::{Body, Code, LogLevel, Name};
+use tombolo_telemetry::{Followed, LogBook, LogEntry, LogFilter, LogSubscription};
 
 use crate::control::full;
 use crate::refusal::{Refusal, refuse};
@@ -56,7 +56,7 @@ fn filter(query: &LogQuery) -> Result<LogFilter, String> {
         app: query.app.as_ref().map(name).transpose()?,
         function: query.function.as_ref().map(name).transpose()?,
         request_id: None,
-        level: query.level.map(level),
+        level: query.level,
         grep: grep
             .transpose()
             .map_err(|error| format!("`grep` is no regular expression: {error}"))?,
@@ -64,17 +64,6 @@ fn filter(query: &LogQuery) -> Result<LogFilter, String> {
             .transpose()
             .map_err(|error| format!("`since` is no time: {error}"))?,
     })
-}
-
-fn level(level: Level) -> LogLevel {
-    match level {
-        Level::Trace => LogLevel::Trace,
-        Level::Debug => LogLevel::Debug,
-        Level::Info => LogLevel::Info,
-        Level::Warn => LogLevel::Warn,
-        Level::Error => LogLevel::Error,
-        Level::Critical => LogLevel::Critical,
-    }
 }
 
 fn follow(
@@ -120,7 +109,7 @@ fn missed(count: u64) -> tombolo_api::LogEntry {
         request_id: None,
         trace_id: None,
         stream: "node".into(),
-        level: Level::Warn,
+        level: LogLevel::Warn,
         message: format!(
             "{count} entries were logged faster than they were read, and are left out here"
         ),
@@ -170,7 +159,7 @@ mod tests {
         assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: tombolo_api::LogEntry = serde_json::from_slice(&lines).unwrap();
         assert_eq!(read.time, "1970-01-01T00:00:00.000Z");
-        assert_eq!(read.level, Level::Warn);
+        assert_eq!(read.level, LogLevel::Warn);
         assert_eq!(read.message, "two\nlines");
         assert_eq!(read.fields.unwrap()["context"], "signal");
     }

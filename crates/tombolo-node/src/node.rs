@@ -26,7 +26,7 @@ use tombolo_triggers::cron::Cron;
 use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
 use tombolo_triggers::idempotent::Idempotent;
-use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers};
+use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers, RemoteError};
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
@@ -62,6 +62,8 @@ pub enum StartError {
     Http(#[from] BindError),
     #[error("the MQTT broker cannot be started")]
     Mqtt(#[from] BrokerError),
+    #[error("brokers elsewhere cannot be subscribed to")]
+    Remote(#[from] RemoteError),
     #[error("the admin listener cannot listen on {address}")]
     Admin {
         address: SocketAddr,
@@ -94,6 +96,7 @@ impl StartError {
             Self::Runtime(_) | Self::Interrupted(_) => Code::HostError,
             Self::Http(error) => error.code(),
             Self::Mqtt(error) => error.code(),
+            Self::Remote(error) => error.code(),
             Self::Admin { .. } => Code::AddressInUse,
             Self::Token(_) | Self::Address(_) => Code::Io,
             Self::Deploy { source, .. } => source.code(),
@@ -225,8 +228,8 @@ impl Node {
         let read = journal.clone();
         telemetry.read_queues(move || queues::readings(&read));
         let publish: Arc<dyn Publish> = Arc::new(journal.clone());
-        let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"))
-            .map_err(BrokerError::from)?;
+        let authorities = config.mqtt.remote_authorities.clone();
+        let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"), authorities)?;
         let kept = mqtt::Kept {
             retained: memory(&store, "retained"),
             sessions: memory(&store, "sessions"),
@@ -496,6 +499,9 @@ async fn open(config: &NodeConfig, telemetry: &Telemetry) -> Result<(Store, Runt
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open(&folder)?;
         store.bound_keys(app_bytes_max);
+        let read = store.clone();
+        // Nothing can be read of a store that is closed.
+        telemetry.read_key_values(move || read.key_bytes().unwrap_or_default());
         let runtime = Runtime::start(&options, store.clone(), telemetry)?;
         Ok::<_, StartError>((store, runtime))
     });

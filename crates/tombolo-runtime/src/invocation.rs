@@ -13,9 +13,9 @@ use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Sleep;
-use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Limit};
+use tombolo_core::{Blame, Body, Call, Code, Failure, FunctionId, Limit, LogLevel};
 use tombolo_manifest::Isolation;
-use tombolo_telemetry::{LogLevel, Outcome, Span, name};
+use tombolo_telemetry::{Outcome, Span, name};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::answer::{Afterwards, Answer};

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
-use tombolo_core::FunctionId;
-use tombolo_telemetry::{LogBook, LogEntry, LogLevel, LogStream};
+use tombolo_core::{FunctionId, LogLevel};
+use tombolo_telemetry::{LogBook, LogEntry, LogStream};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};

@@ -229,6 +229,19 @@ impl Engine {
         self.app_bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
+    /// Bytes of keys and values of each app, as the last commit left them.
+    pub(crate) fn used(&self) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(failed)?;
+            let table = transaction.open_table(USED).map_err(failed)?;
+            let entries = table.iter().map_err(failed)?.map(|entry| {
+                let (app, bytes) = entry.map_err(failed)?;
+                Ok((app.value().to_vec(), bytes.value()))
+            });
+            entries.collect()
+        })
+    }
+
     /// Makes all that was committed durable, together with what the store wants to know of this
     /// moment.
     pub(crate) fn checkpoint(&self, known: &[u8]) -> Result<(), StoreError> {

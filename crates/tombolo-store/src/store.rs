@@ -201,6 +201,19 @@ impl Store {
         }
     }
 
+    /// Bytes of the keys and values that the stores of each app have together.
+    ///
+    /// # Errors
+    /// The store is closed, or its data cannot be read.
+    pub fn key_bytes(&self) -> Result<Vec<(Name, u64)>, StoreError> {
+        let used = self.shared.open()?.engine.used()?.into_iter();
+        let named = used.filter_map(|(app, bytes)| {
+            let app = std::str::from_utf8(&app).ok()?.parse().ok()?;
+            Some((app, bytes))
+        });
+        Ok(named.collect())
+    }
+
     /// The queues of all apps.
     pub fn journal(&self) -> Journal {
         Journal::new(Arc::clone(&self.shared))

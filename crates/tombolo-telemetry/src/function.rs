@@ -143,6 +143,12 @@ impl FunctionMetrics {
         }
     }
 
+    /// How many invocations had a wall time in each bucket of the histogram: its upper bound in nanoseconds, which
+    /// the last one does not have, and the count.
+    pub fn wall_buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        self.wall.buckets()
+    }
+
     /// The codes that occurred, and how often.
     pub(crate) fn errors(&self) -> impl Iterator<Item = (Code, u64)> {
         let counters = self.errors.get().map(Box::as_ref).unwrap_or_default();

@@ -56,13 +56,18 @@ impl Histogram {
         self.sum_ns.load(Ordering::Relaxed)
     }
 
+    /// The upper bound of each bucket in nanoseconds, which the last one does not have, and its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        let bounds = BOUNDS_NS.iter().copied().map(Some).chain([None]);
+        let counts = self.buckets.iter().chain([&self.beyond]);
+        bounds.zip(counts.map(|count| count.load(Ordering::Relaxed)))
+    }
+
     pub fn read(&self) -> HistogramReading {
-        let buckets: Vec<(f64, u64)> = BOUNDS_NS
-            .iter()
-            .map(|ns| *ns as f64 / 1e9)
-            .chain([f64::INFINITY])
-            .zip(self.buckets.iter().chain([&self.beyond]))
-            .map(|(bound, bucket)| (bound, bucket.load(Ordering::Relaxed)))
+        let seconds = |ns: Option<u64>| ns.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+        let buckets: Vec<(f64, u64)> = self
+            .buckets()
+            .map(|(bound, count)| (seconds(bound), count))
             .collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         HistogramReading {

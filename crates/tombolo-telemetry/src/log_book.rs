@@ -1,15 +1,13 @@
 //! The logs of invocations: a ring bounded by bytes, and subscribers that are told when they fall behind.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use regex_lite::Regex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::sync::broadcast;
-use tombolo_core::Name;
+use tombolo_core::{LogLevel, Name};
 
 /// Memory that kept entries may take, about.
 const RING_BYTES_MAX: usize = 8 << 20;
@@ -26,55 +24,6 @@ pub enum LogStream {
     Log,
     /// The node itself, about an invocation: a trap with its backtrace, a cut log.
     Node,
-}
-
-/// How serious a line is (the levels of `wasi:logging`), least first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
-
-/// The text names no level.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a level; levels are trace, debug, info, warn, error and critical")]
-pub struct LogLevelError(String);
-
-impl LogLevel {
-    /// The level in lower case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for LogLevel {
-    type Err = LogLevelError;
-
-    fn from_str(text: &str) -> Result<Self, LogLevelError> {
-        use LogLevel::{Critical, Debug, Error, Info, Trace, Warn};
-        [Trace, Debug, Info, Warn, Error, Critical]
-            .into_iter()
-            .find(|level| level.as_str() == text)
-            .ok_or_else(|| LogLevelError(text.into()))
-    }
 }
 
 /// One line of the log.

@@ -104,6 +104,7 @@ metrics! {
     QUEUE_DELIVERED = "tombolo_queue_delivered", None, "Events that their function acknowledged";
     QUEUE_DEAD = "tombolo_queue_dead", None, "Events that became dead letters";
     QUEUE_DROPPED = "tombolo_queue_dropped", None, "Events that left unread, by reason: dropped or compacted for want of room, expired, purged, lost to damage of the disk";
+    KEYVALUE_SIZE = "tombolo_keyvalue_size", BYTES, "Bytes of the keys and values that the key-value stores of an app have together; the app tombolo is the node itself";
     MQTT_CONNECTIONS = "tombolo_mqtt_connections", None, "Clients that are connected to the broker now";
     MQTT_CONNECTIONS_REFUSED = "tombolo_mqtt_connections_refused", None, "Connections closed at once because the broker had as many as allowed";
     MQTT_SESSIONS = "tombolo_mqtt_sessions", None, "Sessions of the broker, connected or not";

@@ -71,6 +71,7 @@ impl Collector for Snapshot {
         self.billing(&mut encoder)?;
         self.http(&mut encoder)?;
         self.queues(&mut encoder)?;
+        self.key_values(&mut encoder)?;
         self.broker(&mut encoder)?;
         self.node(&mut encoder)
     }
@@ -191,6 +192,17 @@ impl Snapshot {
                 let labels = [app, id, (name::LABEL_REASON, *reason)];
                 counter(&mut dropped, &labels, *count)?;
             }
+        }
+        Ok(())
+    }
+
+    fn key_values(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let mut sizes = family(encoder, name::KEYVALUE_SIZE, MetricType::Gauge)?;
+        for (app, bytes) in self.telemetry.key_value_readings() {
+            let labels = [(name::LABEL_APP, app.as_str())];
+            sizes
+                .encode_family(&labels.as_slice())?
+                .encode_gauge(&gauge_value(bytes))?;
         }
         Ok(())
     }

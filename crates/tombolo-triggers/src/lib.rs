@@ -1,4 +1,4 @@
-//! Sources that turn the world into calls of functions: today HTTP.
+//! Sources that turn the world into calls of functions and into events.
 
 pub mod cron;
 pub mod delivery;
@@ -6,3 +6,6 @@ pub mod http;
 pub mod idempotent;
 pub mod ingress;
 pub mod mqtt;
+mod tls;
+
+pub use tls::TlsError;

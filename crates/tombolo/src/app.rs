@@ -94,6 +94,8 @@ pub fn node_config(folder: &Path, files: &NodeFiles) -> Result<NodeConfig, Error
         tls.key = base.join(&tls.key);
         tls.client_authorities = tls.client_authorities.take().map(|file| base.join(file));
     }
+    let authorities = &mut config.mqtt.remote_authorities;
+    *authorities = authorities.take().map(|file| base.join(file));
     if let Some(store) = &files.store {
         config.store = folder.join(store);
     }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tombolo_api::Level;
-use tombolo_core::{Code, Name};
+use tombolo_core::{Code, LogLevel, Name};
 use tombolo_manifest::{DirectoryGrant, HttpGrant, Isolation, SocketGrant};
 
 use crate::template::Template;
@@ -305,7 +304,7 @@ pub struct Logs {
     pub function: Option<String>,
     /// Entries of this level and above
     #[arg(long)]
-    pub level: Option<Level>,
+    pub level: Option<LogLevel>,
     /// Entries whose message matches this regular expression
     #[arg(long, value_name = "REGEX")]
     pub grep: Option<String>,

@@ -242,7 +242,7 @@ fn api(path: &str) -> &'static str {
             r#"{"app":"shop","name":"cart","component":"/apps/shop/cart.wasm","digest":"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","isolation":"fresh","world":"wasi:http 0.2","instances":1,"code_loaded":true,"limits":{"wall_ms":2000,"cpu_ms":500,"memory_bytes":67108864,"hostcall_bytes":1048576,"response_bytes":8388608,"log_bytes":65536,"concurrency":200,"waiting":1000},"grants":{"http":["https://weather.example"],"keyvalue":["carts"]},"env":["CITY"],"config":{"horizon":"90s"},"triggers":[{"app":"shop","kind":"http","route":"/cart/{id}","function":"cart"}],"usage":{"invocations":12}}"#
         }
         "/_tombolo/api/v1/triggers" => {
-            r#"{"items":[{"app":"shop","kind":"http","route":"/cart/{id}","function":"cart"},{"app":"shop","kind":"http","route":"/{*rest}","static":"/apps/shop/public"}]}"#
+            r#"{"items":[{"app":"shop","kind":"http","route":"/cart/{id}","function":"cart"},{"app":"shop","kind":"http","route":"/{*rest}","static":"/apps/shop/public"},{"app":"shop","kind":"http","route":"/hooks/orders","function":"cart","queue":"orders"}]}"#
         }
         "/_tombolo/api/v1/queues" => {
             r#"{"items":[{"app":"shop","name":"orders","used":true,"function":"cart","depth":3,"bytes":420,"oldest_age_ms":61500,"ready":1,"leased":0,"scheduled":1,"backing_off":1,"counters":{"published":9,"attempts":8,"retried":1,"delivered":5,"dead":1}},{"app":"shop","name":"orders.dead","used":true,"depth":1,"bytes":140,"oldest_age_ms":250,"ready":1,"leased":0,"scheduled":0,"backing_off":0,"counters":{"published":1}}]}"#

@@ -44,6 +44,30 @@ impl Api {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
+    /// The value of a metric with all of its labels, such as `tombolo_mqtt_dropped_total{reason="full"}`.
+    pub async fn metric(&self, series: &str) -> Result<f64> {
+        let text = self.client.get("/_tombolo/metrics").await?.text();
+        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let found = lines.find(|(seen, _)| *seen == series);
+        let (_, value) = found.with_context(|| format!("no {series} in:\n{text}"))?;
+        Ok(value.parse()?)
+    }
+
+    /// Waits until a metric has this value.
+    pub async fn until_metric(&self, series: &str, value: f64) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.metric(series).await?;
+            if found == value {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{series} is {found} and does not become {value}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Sends something of a content type there.
     pub async fn post(&self, path: &str, kind: &str, bytes: Vec<u8>) -> Result<Answer> {
         let request = Request::post(format!("{PREFIX}{path}"))

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::latency::Latency;
 use super::round::Sample;
-use super::statistics::Spread;
+use super::statistics::{Spread, Times};
 
 /// Ours, theirs, and how many times less CPU a request is to cost here than there.
 const GOALS: [(&str, &str, &str, f64); 6] = [
@@ -56,6 +56,14 @@ struct Comparison {
     ratio: Spread,
 }
 
+/// A report, and what its entries say beside one another, as one JSON object.
+#[derive(Serialize)]
+pub struct Compared<'a, R, C> {
+    #[serde(flatten)]
+    pub report: &'a R,
+    pub comparisons: Vec<C>,
+}
+
 /// Writes a benchmark's result beside the others, and returns where.
 pub fn write_json(folder: &Path, name: &str, document: &impl Serialize) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
@@ -87,17 +95,16 @@ impl Entry {
 
 impl Report {
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(flatten)]
-            report: &'a Report,
-            comparisons: Vec<Comparison>,
-        }
-        let document = Document {
-            report: self,
-            comparisons: self.comparisons(),
-        };
-        write_json(folder, "http.json", &document)
+        let comparisons = self.comparisons();
+        let report = self;
+        write_json(
+            folder,
+            "http.json",
+            &Compared {
+                report,
+                comparisons,
+            },
+        )
     }
 
     /// Ratios are taken within a round, between two programs that ran in turn.
@@ -137,15 +144,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "| --- | ---: | ---: | --- |")?;
         for entry in &self.entries {
-            let cost = entry.cpu_us_per_request;
             writeln!(
                 f,
-                "| {} | {:.0} | {:.1} ({:.1}–{:.1}) | {} |",
+                "| {} | {:.0} | {:.1} | {} |",
                 entry.name,
                 entry.requests_per_second.median,
-                cost.median,
-                cost.min,
-                cost.max,
+                entry.cpu_us_per_request,
                 entry.remark
             )?;
         }
@@ -157,14 +161,12 @@ impl fmt::Display for Report {
         for row in comparisons {
             writeln!(
                 f,
-                "| {} | {} | {} | ≥ {:.1} × | {:.2} × ({:.2}–{:.2}) |",
+                "| {} | {} | {} | ≥ {:.1} × | {} |",
                 row.goal,
                 row.ours,
                 row.theirs,
                 row.wanted,
-                row.ratio.median,
-                row.ratio.min,
-                row.ratio.max
+                Times(row.ratio)
             )?;
         }
         if !self.latencies.is_empty() {

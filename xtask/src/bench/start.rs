@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::StartOptions;
 use super::contender::{self, named};
 use super::report;
-use super::statistics::{Spread, shuffled};
+use super::statistics::{Spread, Times, shuffled};
 use crate::process::{self, program};
 use crate::serving::Server;
 use crate::setup;
@@ -298,32 +298,26 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "| --- | ---: | ---: |")?;
         for entry in &self.entries {
-            let answer = entry.first_answer_ms.map_or("not asked".into(), |answer| {
-                format!("{:.1} ({:.1}–{:.1})", answer.median, answer.min, answer.max)
-            });
-            let pss = entry.pss_megabytes;
-            writeln!(
-                f,
-                "| {} | {answer} | {:.1} ({:.1}–{:.1}) |",
-                entry.name, pss.median, pss.min, pss.max
-            )?;
+            let answer = entry.first_answer_ms;
+            let answer = answer.map_or("not asked".into(), |answer| format!("{answer:.1}"));
+            let (name, pss) = (&entry.name, entry.pss_megabytes);
+            writeln!(f, "| {name} | {answer} | {pss:.1} |")?;
         }
         writeln!(f, "\n| goal | ours | peer | wanted | measured (min–max) |")?;
         writeln!(f, "| --- | --- | --- | ---: | ---: |")?;
         for row in &self.comparisons {
             writeln!(
                 f,
-                "| P12 | {} | {} | ≤ {:.1} × | {:.2} × ({:.2}–{:.2}) |",
-                row.ours, row.theirs, row.wanted, row.ratio.median, row.ratio.min, row.ratio.max
+                "| P12 | {} | {} | ≤ {:.1} × | {} |",
+                row.ours,
+                row.theirs,
+                row.wanted,
+                Times(row.ratio)
             )?;
         }
         if let Some(entry) = self.entries.iter().find(|entry| entry.name == IDLE_EMPTY) {
-            let pss = entry.pss_megabytes;
-            writeln!(
-                f,
-                "| P12 | {} | – | ≤ 25 MB PSS | {:.1} ({:.1}–{:.1}) MB |",
-                entry.name, pss.median, pss.min, pss.max
-            )?;
+            let (name, pss) = (&entry.name, entry.pss_megabytes);
+            writeln!(f, "| P12 | {name} | – | ≤ 25 MB PSS | {pss:.1} MB |")?;
         }
         writeln!(
             f,

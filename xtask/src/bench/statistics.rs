@@ -1,5 +1,7 @@
 //! Medians, and medians of per-round ratios with their extremes.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// A middle with the smallest and the largest beside it.
@@ -30,6 +32,25 @@ impl Spread {
     }
 }
 
+/// The middle, and the extremes in brackets.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or_default();
+        let Self { median, min, max } = self;
+        write!(f, "{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}
+
+/// A ratio as it is shown: how many times, and the extremes in brackets.
+pub struct Times(pub Spread);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread { median, min, max } = self.0;
+        write!(f, "{median:.2} × ({min:.2}–{max:.2})")
+    }
+}
+
 /// An order of `count` things drawn from `state` (xorshift64*, Fisher–Yates).
 pub fn shuffled(count: usize, state: &mut u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
@@ -54,6 +75,8 @@ mod tests {
         let even = Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap();
         assert_eq!((even.median, even.min, even.max), (2.5, 1.0, 4.0));
         assert_eq!(Spread::of([]), None);
+        assert_eq!(format!("{even:.1}"), "2.5 (1.0–4.0)");
+        assert_eq!(Times(even).to_string(), "2.50 × (1.00–4.00)");
     }
 
     #[test]

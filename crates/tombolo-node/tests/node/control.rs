@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use tombolo_api::{ClientError, LogQuery, path};
-use tombolo_core::{Code, FunctionId};
-use tombolo_telemetry::{LogEntry, LogLevel, LogStream};
+use tombolo_core::{Code, FunctionId, LogLevel};
+use tombolo_telemetry::{LogEntry, LogStream};
 
 fn id(function: &str) -> FunctionId {
     FunctionId {
@@ -174,7 +174,7 @@ async fn logs_are_filtered_followed_and_end_with_the_node() {
     assert_eq!(followed.next().await.unwrap().unwrap().message, "red two");
 
     let level = LogQuery {
-        level: Some(tombolo_api::Level::Warn),
+        level: Some(LogLevel::Warn),
         tail: Some(1),
         ..LogQuery::default()
     };

@@ -1,7 +1,7 @@
 //! What all key-value interfaces share: stores by grant, and pages of keys.
 
 use tombolo_core::Name;
-use tombolo_store::{KeyValue, StoreError};
+use tombolo_store::{KeyValue, StoreError, Write};
 use wasmtime::component::Resource;
 
 use crate::state::State;
@@ -30,6 +30,33 @@ impl State {
     pub(super) fn bucket(&self, bucket: &Resource<Bucket>) -> wasmtime::Result<KeyValue> {
         Ok(self.scoped(&self.table.get(bucket)?.0))
     }
+}
+
+/// What a key has.
+pub(super) fn get(store: &KeyValue, key: &str) -> Result<Option<Vec<u8>>, String> {
+    let value = store.get(key).map_err(text)?;
+    Ok(value.map(Vec::from))
+}
+
+/// Writes all of these, or none.
+pub(super) async fn set(
+    store: &KeyValue,
+    pairs: impl IntoIterator<Item = (String, Vec<u8>)>,
+) -> Result<(), String> {
+    let writes = pairs.into_iter().map(|(key, value)| Write::Set {
+        key,
+        value: value.into(),
+    });
+    store.write(writes.collect()).await.map_err(text)
+}
+
+/// Deletes all of these, or none.
+pub(super) async fn delete(
+    store: &KeyValue,
+    keys: impl IntoIterator<Item = String>,
+) -> Result<(), String> {
+    let writes = keys.into_iter().map(|key| Write::Delete { key });
+    store.write(writes.collect()).await.map_err(text)
 }
 
 /// Every key of a store, for interfaces without pages.

@@ -1,9 +1,9 @@
 //! `wasi:keyvalue` 0.2.0-draft: store, increment, batch.
 
-use tombolo_store::{KeyValue, Write};
+use tombolo_store::KeyValue;
 use wasmtime::component::{Linker, Resource};
 
-use super::keyvalue::{Bucket, PAGE_KEYS_MAX, text};
+use super::keyvalue::{Bucket, PAGE_KEYS_MAX, delete, get, set, text};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -67,31 +67,19 @@ impl store::Host for State {
 
 impl store::HostBucket for State {
     fn get(&mut self, bucket: Resource<Listed>, key: String) -> Answer<Option<Vec<u8>>> {
-        Ok(self
-            .listed(&bucket)?
-            .get(&key)
-            .map(|value| value.map(Vec::from))
-            .map_err(other))
+        Ok(get(&self.listed(&bucket)?, &key).map_err(store::Error::Other))
     }
 
     async fn set(&mut self, bucket: Resource<Listed>, key: String, value: Vec<u8>) -> Answer<()> {
-        let write = Write::Set {
-            key,
-            value: value.into(),
-        };
-        Ok(self
-            .listed(&bucket)?
-            .write(vec![write])
+        let store = self.listed(&bucket)?;
+        Ok(set(&store, [(key, value)])
             .await
-            .map_err(other))
+            .map_err(store::Error::Other))
     }
 
     async fn delete(&mut self, bucket: Resource<Listed>, key: String) -> Answer<()> {
-        Ok(self
-            .listed(&bucket)?
-            .write(vec![Write::Delete { key }])
-            .await
-            .map_err(other))
+        let store = self.listed(&bucket)?;
+        Ok(delete(&store, [key]).await.map_err(store::Error::Other))
     }
 
     fn exists(&mut self, bucket: Resource<Listed>, key: String) -> Answer<bool> {
@@ -186,23 +174,12 @@ impl batch::Host for State {
         bucket: Resource<Listed>,
         pairs: Vec<(String, Vec<u8>)>,
     ) -> Answer<()> {
-        let writes = pairs.into_iter().map(|(key, value)| Write::Set {
-            key,
-            value: value.into(),
-        });
-        Ok(self
-            .listed(&bucket)?
-            .write(writes.collect())
-            .await
-            .map_err(other))
+        let store = self.listed(&bucket)?;
+        Ok(set(&store, pairs).await.map_err(store::Error::Other))
     }
 
     async fn delete_many(&mut self, bucket: Resource<Listed>, keys: Vec<String>) -> Answer<()> {
-        let writes = keys.into_iter().map(|key| Write::Delete { key });
-        Ok(self
-            .listed(&bucket)?
-            .write(writes.collect())
-            .await
-            .map_err(other))
+        let store = self.listed(&bucket)?;
+        Ok(delete(&store, keys).await.map_err(store::Error::Other))
     }
 }

@@ -1,10 +1,10 @@
 //! `wasi:keyvalue` 0.2.0-draft2: store, atomics with compare-and-swap, batch.
 
 use bytes::Bytes;
-use tombolo_store::{KeyValue, Swapped, Write};
+use tombolo_store::{KeyValue, Swapped};
 use wasmtime::component::{Linker, Resource};
 
-use super::keyvalue::{Bucket, PAGE_KEYS_MAX, text};
+use super::keyvalue::{Bucket, PAGE_KEYS_MAX, delete, get, set, text};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -88,31 +88,19 @@ impl store::Host for State {
 
 impl store::HostBucket for State {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        Ok(self
-            .bucket(&bucket)?
-            .get(&key)
-            .map(|value| value.map(Vec::from))
-            .map_err(other))
+        Ok(get(&self.bucket(&bucket)?, &key).map_err(store::Error::Other))
     }
 
     async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        let write = Write::Set {
-            key,
-            value: value.into(),
-        };
-        Ok(self
-            .bucket(&bucket)?
-            .write(vec![write])
+        let store = self.bucket(&bucket)?;
+        Ok(set(&store, [(key, value)])
             .await
-            .map_err(other))
+            .map_err(store::Error::Other))
     }
 
     async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
-        Ok(self
-            .bucket(&bucket)?
-            .write(vec![Write::Delete { key }])
-            .await
-            .map_err(other))
+        let store = self.bucket(&bucket)?;
+        Ok(delete(&store, [key]).await.map_err(store::Error::Other))
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
@@ -207,23 +195,12 @@ impl batch::Host for State {
         bucket: Resource<Bucket>,
         pairs: Vec<(String, Vec<u8>)>,
     ) -> Answer<()> {
-        let writes = pairs.into_iter().map(|(key, value)| Write::Set {
-            key,
-            value: value.into(),
-        });
-        Ok(self
-            .bucket(&bucket)?
-            .write(writes.collect())
-            .await
-            .map_err(other))
+        let store = self.bucket(&bucket)?;
+        Ok(set(&store, pairs).await.map_err(store::Error::Other))
     }
 
     async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
-        let writes = keys.into_iter().map(|key| Write::Delete { key });
-        Ok(self
-            .bucket(&bucket)?
-            .write(writes.collect())
-            .await
-            .map_err(other))
+        let store = self.bucket(&bucket)?;
+        Ok(delete(&store, keys).await.map_err(store::Error::Other))
     }
 }

@@ -1,6 +1,6 @@
 //! `wasi:logging` 0.1.0-draft: lines with a level and a context in the log of the invocation.
 
-use tombolo_telemetry::LogLevel;
+use tombolo_core::LogLevel;
 use wasmtime::component::Linker;
 
 use crate::state::{Capabilities, State};

@@ -1,9 +1,8 @@
 //! `fermyon:spin` 2.0.0 key-value and variables, for components of Spin SDKs up to 5.
 
-use tombolo_store::Write;
 use wasmtime::component::{Linker, Resource};
 
-use super::keyvalue::{Bucket, all_keys, text};
+use super::keyvalue::{Bucket, all_keys, delete, get, set, text};
 use crate::state::{Capabilities, State};
 
 mod bindings {
@@ -45,28 +44,17 @@ impl key_value::HostStore for State {
     }
 
     fn get(&mut self, store: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        Ok(self
-            .bucket(&store)?
-            .get(&key)
-            .map(|value| value.map(Vec::from))
-            .map_err(other))
+        Ok(get(&self.bucket(&store)?, &key).map_err(Error::Other))
     }
 
     async fn set(&mut self, store: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        let write = Write::Set {
-            key,
-            value: value.into(),
-        };
         let store = self.bucket(&store)?;
-        Ok(store.write(vec![write]).await.map_err(other))
+        Ok(set(&store, [(key, value)]).await.map_err(Error::Other))
     }
 
     async fn delete(&mut self, store: Resource<Bucket>, key: String) -> Answer<()> {
         let store = self.bucket(&store)?;
-        Ok(store
-            .write(vec![Write::Delete { key }])
-            .await
-            .map_err(other))
+        Ok(delete(&store, [key]).await.map_err(Error::Other))
     }
 
     fn exists(&mut self, store: Resource<Bucket>, key: String) -> Answer<bool> {

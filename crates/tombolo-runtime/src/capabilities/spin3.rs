@@ -1,9 +1,9 @@
 //! `spin:key-value` and `spin:variables` 3.0.0, for components of Spin SDK 6 and 7.
 
-use tombolo_store::{KeyValue, Write};
+use tombolo_store::KeyValue;
 use wasmtime::component::{Accessor, FutureReader, Linker, Resource, StreamReader};
 
-use super::keyvalue::{Bucket, all_keys, text};
+use super::keyvalue::{Bucket, all_keys, delete, get, set, text};
 use crate::state::{Capabilities, State};
 
 mod key_value_bindings {
@@ -64,10 +64,7 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         store: Resource<Bucket>,
         key: String,
     ) -> Answer<Option<Vec<u8>>> {
-        Ok(opened(accessor, &store)?
-            .get(&key)
-            .map(|value| value.map(Vec::from))
-            .map_err(other))
+        Ok(get(&opened(accessor, &store)?, &key).map_err(Error::Other))
     }
 
     async fn set(
@@ -76,14 +73,8 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         key: String,
         value: Vec<u8>,
     ) -> Answer<()> {
-        let write = Write::Set {
-            key,
-            value: value.into(),
-        };
-        Ok(opened(accessor, &store)?
-            .write(vec![write])
-            .await
-            .map_err(other))
+        let store = opened(accessor, &store)?;
+        Ok(set(&store, [(key, value)]).await.map_err(Error::Other))
     }
 
     async fn delete(
@@ -91,10 +82,8 @@ impl<T: Send + 'static> key_value::HostStoreWithStore<T> for Capabilities {
         store: Resource<Bucket>,
         key: String,
     ) -> Answer<()> {
-        Ok(opened(accessor, &store)?
-            .write(vec![Write::Delete { key }])
-            .await
-            .map_err(other))
+        let store = opened(accessor, &store)?;
+        Ok(delete(&store, [key]).await.map_err(Error::Other))
     }
 
     async fn exists(

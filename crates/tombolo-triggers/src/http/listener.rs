@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tombolo_core::Code;
 use tombolo_manifest::HttpConfig;
 
-use super::tls::{Tls, TlsError};
+use super::tls::server_config;
+use crate::tls::TlsError;
 
 /// Connections that wait in the kernel while accepting pauses.
 const BACKLOG: i32 = 1024;
@@ -39,7 +42,7 @@ impl BindError {
 #[derive(Debug)]
 pub struct HttpServer {
     pub(super) listeners: Vec<TcpListener>,
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) config: HttpConfig,
     addresses: Vec<SocketAddr>,
 }
@@ -50,7 +53,7 @@ impl HttpServer {
     /// # Errors
     /// An address cannot be listened on, or the certificate and key cannot be used.
     pub fn bind(config: &HttpConfig) -> Result<Self, BindError> {
-        let tls = config.tls.clone().map(Tls::load).transpose()?;
+        let tls = config.tls.as_ref().map(server_config).transpose()?;
         let mut listeners = Vec::with_capacity(config.listen.len());
         let mut addresses = Vec::with_capacity(config.listen.len());
         for &address in &config.listen {

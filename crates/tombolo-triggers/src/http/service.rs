@@ -112,11 +112,7 @@ impl HttpService {
                 verbose: self.verbose,
                 routes: self.routes.clone(),
             };
-            Worker::start(
-                index,
-                front,
-                self.server.tls.as_ref().map(|tls| tls.server_config()),
-            )
+            Worker::start(index, front, self.server.tls.clone())
         };
         // When one cannot be started, the others end with their handles.
         (0..self.cores.max(1)).map(start).collect()
@@ -129,10 +125,7 @@ impl HttpService {
         shutdown: &CancellationToken,
     ) -> Result<(), ServiceError> {
         let HttpServer {
-            listeners,
-            tls,
-            config,
-            ..
+            listeners, config, ..
         } = self.server;
         let listeners = listeners
             .into_iter()
@@ -148,16 +141,7 @@ impl HttpService {
             telemetry: self.telemetry,
             first: 0,
         };
-        let follow_files = async {
-            match tls {
-                Some(tls) => tls.follow_files().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = acceptor.run(shutdown) => {}
-            () = follow_files => {}
-        }
+        acceptor.run(shutdown).await;
         let idle_grace = (config.drain_timeout / IDLE_GRACE_SHARE).min(IDLE_GRACE_MAX);
         finish(
             drain,

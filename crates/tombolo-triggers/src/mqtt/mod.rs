@@ -60,10 +60,11 @@ pub use filters::Filters;
 pub use handle::{BrokerHandle, PublishError};
 pub use keeping::SessionWriter;
 pub use message::{Accept, AcceptFuture, Arrival, Client, Message, Properties, Qos, Refusal};
-pub use remote::{RemoteBroker, RemoteBrokers, RemoteHandle, RemoteStatus};
+#[doc(hidden)]
+pub use remote::read_any_of_broker;
+pub use remote::{RemoteBroker, RemoteBrokers, RemoteError, RemoteHandle, RemoteStatus};
 pub use retained::Retaining;
 pub use subscriptions::{Subscription, Subscriptions};
-pub use tls::TlsError;
 pub use topic::{TopicError, TopicFilter, check_name};
 #[doc(hidden)]
 pub use wire::read_any;

@@ -191,7 +191,6 @@ pub fn decode(version: Version, head: u8, body: &[u8], now: Instant) -> Result<P
     }
 }
 
-/// `mqtt-proto` leaves what follows a packet's last field unread.
 /// Reads bytes as whatever packet they may be, and forgets it: for the fuzzer.
 pub fn read_any(bytes: &[u8]) {
     let Ok(Some(Frame { head, body })) = frame(bytes, 1 << 20) else {
@@ -204,6 +203,7 @@ pub fn read_any(bytes: &[u8]) {
     }
 }
 
+/// `mqtt-proto` leaves what follows a packet's last field unread.
 fn whole(body: &[u8], end: usize) -> Result<(), WireError> {
     if end == body.len() {
         Ok(())

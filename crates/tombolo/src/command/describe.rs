@@ -178,10 +178,12 @@ pub fn kind(trigger: &Trigger) -> &'static str {
 
 /// What a trigger leads to.
 pub fn target(trigger: &Trigger) -> String {
-    match (&trigger.function, &trigger.static_folder) {
-        (Some(function), _) => format!("{}/{function}", trigger.app),
-        (None, Some(folder)) => folder.display().to_string(),
-        (None, None) => "-".into(),
+    let app = &trigger.app;
+    match (&trigger.queue, &trigger.function, &trigger.static_folder) {
+        (Some(queue), _, _) => format!("queue {app}/{queue}"),
+        (None, Some(function), _) => format!("{app}/{function}"),
+        (None, None, Some(folder)) => folder.display().to_string(),
+        (None, None, None) => "-".into(),
     }
 }
 

@@ -266,7 +266,9 @@ fn request(arguments: &Invoke) -> Result<Request<Bytes>, Error> {
 /// The event of a plain MQTT message; one to a topic that matters is played with `--event`.
 fn message(data: Option<Vec<u8>>) -> Event {
     let topic = "tombolo/invoke";
-    let mut event = event("invoke", "mqtt.message", data);
+    let mut event = event("mqtt/invoke", "mqtt.message", data);
+    // A plain message does not say what its data is.
+    event.datacontenttype = None;
     event.subject = Some(topic.to_owned());
     let extensions = &mut event.extensions;
     extensions.insert("mqtttopic".to_owned(), topic.to_owned());

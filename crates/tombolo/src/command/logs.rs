@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use tombolo_api::{Client, ClientError, Level, LogEntry, LogQuery};
-use tombolo_core::Code;
+use tombolo_api::{Client, ClientError, LogEntry, LogQuery};
+use tombolo_core::{Code, LogLevel};
 
 use crate::app;
 use crate::arguments::{Format, Global, Logs};
@@ -128,7 +128,7 @@ fn line(entry: &LogEntry, wide: bool) -> String {
         (None, _) => "node".into(),
     };
     let level = match entry.level {
-        Level::Critical => "CRIT",
+        LogLevel::Critical => "CRIT",
         level => level.as_str(),
     };
     let mut lines = entry

@@ -1,11 +1,9 @@
 //! Ten thousand MQTT devices at once: each is let in, and each is answered while the others rest.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tombolo_e2e::App;
+use tombolo_e2e::{App, Device, Hello, Reply};
 
 use crate::mqtt::Node;
 
@@ -30,27 +28,6 @@ fn may_open() -> Result<bool> {
     Ok(true)
 }
 
-/// A device of MQTT 3.1.1 that need not say anything.
-async fn device(port: u16, number: usize) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let name = format!("device-{number:05}");
-    let mut connect = b"\x10\x18\x00\x04MQTT\x04\x02\x00\x00\x00\x0c".to_vec();
-    connect.extend(name.as_bytes());
-    stream.write_all(&connect).await?;
-    let mut connack = [0; 4];
-    stream.read_exact(&mut connack).await?;
-    ensure!(connack == *b"\x20\x02\x00\x00", "{name}: {connack:?}");
-    Ok(stream)
-}
-
-async fn ping(stream: &mut TcpStream) -> Result<()> {
-    stream.write_all(b"\xc0\x00").await?;
-    let mut answer = [0; 2];
-    stream.read_exact(&mut answer).await?;
-    ensure!(answer == *b"\xd0\x00", "{answer:?}");
-    Ok(())
-}
-
 #[tokio::test]
 async fn ten_thousand_devices_rest_and_each_is_answered() -> Result<()> {
     if !may_open()? {
@@ -59,19 +36,25 @@ async fn ten_thousand_devices_rest_and_each_is_answered() -> Result<()> {
     let app = App::new("http-kitchen", "grants = { topics = [\"plans/#\"] }")?;
     let node = Node::up(&app)?;
     let port: u16 = node.port.parse()?;
+    let names: Vec<String> = (0..DEVICES)
+        .map(|number| format!("device-{number:05}"))
+        .collect();
     let mut devices = Vec::with_capacity(DEVICES);
-    while devices.len() < DEVICES {
-        let next = devices.len()..devices.len() + AT_ONCE;
-        devices.extend(try_join_all(next.map(|number| device(port, number))).await?);
+    for some in names.chunks(AT_ONCE) {
+        let hellos = some.iter().map(|name| Hello {
+            old: true,
+            client: name.as_bytes(),
+            ..Hello::default()
+        });
+        let connecting = hellos.map(|hello| Device::connect(port, hello));
+        devices.extend(try_join_all(connecting).await?);
     }
     for some in devices.chunks_mut(AT_ONCE) {
-        try_join_all(some.iter_mut().map(ping)).await?;
+        let answered = try_join_all(some.iter_mut().map(Device::ping)).await?;
+        assert!(answered.into_iter().all(|answered| answered));
     }
     let last = devices.last_mut().context("no device")?;
-    last.write_all(b"\x32\x07\x00\x01a\x00\x07hi").await?;
-    let mut puback = [0; 4];
-    last.read_exact(&mut puback).await?;
-    assert_eq!(puback, *b"\x40\x02\x00\x07");
+    assert_eq!(last.publish(b"a", b"hi", false).await?, Reply::Code(0));
     let answer = node.server.client().get("/").await?;
     assert_eq!(answer.status, 200);
     Ok(())

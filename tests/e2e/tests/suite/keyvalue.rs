@@ -141,9 +141,13 @@ async fn the_stores_of_an_app_have_a_bound_that_deleting_makes_room_in() -> Resu
             let set = server.client().post(&path, value.clone()).await?;
             assert_eq!(set.status, 200, "{guest}: {}", set.text());
         }
+        let size = "tombolo_keyvalue_size_bytes{app=\"proof\"}";
+        let bytes = app.api()?.metric(size).await?;
+        assert!((61440.0..65536.0).contains(&bytes), "{guest}: {bytes}");
         // Counted again after a crash.
         server.kill()?;
         let server = app.up()?;
+        assert_eq!(app.api()?.metric(size).await?, bytes, "{guest}");
         let client = server.client();
         let full = client
             .post("/set?store=default&key=b", value.clone())

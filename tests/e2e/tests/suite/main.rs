@@ -1,5 +1,6 @@
 //! The end-to-end tests: real processes on loopback, one module for each promise.
 
+mod brokers;
 mod budgets;
 mod callbacks;
 mod calls;
@@ -11,6 +12,7 @@ mod damage;
 mod devices;
 mod disk;
 mod endurance;
+mod floods;
 mod grants;
 mod guests;
 mod hardship;
@@ -22,6 +24,7 @@ mod logs;
 mod machine;
 mod mqtt;
 mod operations;
+mod permissions;
 mod publishing;
 mod queues;
 mod run;

@@ -1,13 +1,11 @@
-//! MQTT with Mosquitto's own clients: messages as events, functions that publish, rules, TLS, releases, `kill -9`; and Mosquitto as the broker.
+//! MQTT with Mosquitto's own clients: messages as events, functions that publish, rules, TLS, releases, `kill -9`.
 
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
-use tombolo_e2e::{App, Server};
+use tombolo_e2e::{App, Authority, Device, Hello, Reply, Server};
 
 /// How long anything that must happen may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,7 +22,7 @@ pub fn is_installed() -> bool {
     are_installed(&["mosquitto_pub", "mosquitto_sub"])
 }
 
-fn are_installed(programs: &[&str]) -> bool {
+pub fn are_installed(programs: &[&str]) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let is_there =
         |program: &str| std::env::split_paths(&paths).any(|folder| folder.join(program).exists());
@@ -106,7 +104,7 @@ fn json(app: &App, arguments: &[&str]) -> Result<Value> {
 }
 
 /// Waits until a counter of a queue has this value.
-fn until(app: &App, name: &str, counter: &str, value: u64) -> Result<()> {
+pub fn until(app: &App, name: &str, counter: &str, value: u64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let listed = json(app, &["list"])?;
@@ -178,6 +176,51 @@ fn messages_that_are_cloud_events_keep_their_identity_and_broken_ones_are_refuse
     node.publish("machines/7", &["-q", "1", "-m", "last"])?;
     until(&app, "main.mqtt", "delivered", 2)?;
     until(&app, "main.mqtt", "published", 2)
+}
+
+#[tokio::test]
+async fn a_message_is_played_by_invoke_as_a_client_would_send_it() -> Result<()> {
+    let notes = "env = { NOTES = \"notes\" }\ngrants = { keyvalue = [\"notes\"] }";
+    let look = "grants = { keyvalue = [\"notes\"] }";
+    let trigger = "\n[[triggers.mqtt]]\ntopic = \"#\"\nfunction = \"main\"\n";
+    let app = App::with_functions(&[("look", "kv-draft2", look), ("main", "events", notes)])?;
+    let app = app.with(trigger)?;
+    let played = ["invoke", "main", "--trigger", "mqtt", "--data", "1720"];
+    let alone = app.run(&played)?;
+    assert_eq!(alone.code, Some(0), "{alone:?}");
+    assert_eq!(alone.stdout, "as it was told");
+
+    let node = Node::up(&app)?;
+    let hello = Hello {
+        client: b"invoke",
+        ..Hello::default()
+    };
+    let mut device = Device::connect(node.port.parse()?, hello).await?;
+    let sent = device.publish(b"tombolo/invoke", b"1720", false).await?;
+    assert_eq!(sent, Reply::Code(0));
+    until(&app, "main.mqtt", "delivered", 1)?;
+    let beside = app.run(&played)?;
+    assert_eq!(beside.code, Some(0), "{beside:?}");
+
+    let client = node.server.client();
+    let keys = client.get("/keys?store=notes").await?.text();
+    let mut seen = Vec::new();
+    for key in keys.split(',') {
+        let noted = client.get(&format!("/get?store=notes&key={key}")).await?;
+        let mut noted: Value = serde_json::from_slice(&noted.body)?;
+        let headers = noted.as_object_mut().context("no headers")?;
+        // What no two events have in common.
+        for own in ["ce-id", "ce-time", "traceparent", "x-request-id"] {
+            assert!(headers.remove(own).is_some(), "{own} is missing: {keys}");
+        }
+        // Of the way that the data came by; the body is compared.
+        headers.remove("content-length");
+        seen.push(noted);
+    }
+    assert_eq!(seen.len(), 3, "{keys}");
+    assert_eq!(seen[0]["ce-mqtttopic"], "tombolo/invoke");
+    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:#?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -303,7 +346,7 @@ fn a_new_release_brings_its_own_filters() -> Result<()> {
 }
 
 /// `secret`, with few iterations.
-const PASSWORD: &str = "pbkdf2-sha256$1000$00112233445566778899aabbccddeeff$588372775fb38b5711b6f36b465e293dc7b793e008550ee8a10bb26a8e7f85b8";
+pub const PASSWORD: &str = "pbkdf2-sha256$1000$00112233445566778899aabbccddeeff$588372775fb38b5711b6f36b465e293dc7b793e008550ee8a10bb26a8e7f85b8";
 
 #[test]
 fn only_known_users_come_in_and_only_to_their_topics() -> Result<()> {
@@ -347,16 +390,6 @@ fn only_known_users_come_in_and_only_to_their_topics() -> Result<()> {
     until(&app, "main.mqtt", "published", 1)
 }
 
-/// Writes a certificate of the authority and its key into the folder.
-fn certificate(folder: &Path, authority: &Issuer<'_, KeyPair>, name: &str) -> Result<[String; 2]> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, authority)?;
-    let files = ["pem", "key"].map(|end| folder.join(format!("{name}.{end}")));
-    std::fs::write(&files[0], certificate.pem())?;
-    std::fs::write(&files[1], key.serialize_pem())?;
-    Ok(files.map(|file| file.display().to_string()))
-}
-
 #[test]
 fn a_client_certificate_is_a_user() -> Result<()> {
     if !is_installed() {
@@ -364,17 +397,11 @@ fn a_client_certificate_is_a_user() -> Result<()> {
     }
     let app = app(TAKES, ANYTHING, MACHINES)?;
     let folder = app.folder();
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // OpenSSL takes a certificate for self-signed whose authority has the same name.
-    let name = &mut params.distinguished_name;
-    name.push(DnType::CommonName, "the plant's authority");
-    let key = KeyPair::generate()?;
-    let ca = folder.join("ca.pem").display().to_string();
-    std::fs::write(&ca, params.self_signed(&key)?.pem())?;
-    let authority = Issuer::new(params, key);
-    certificate(folder, &authority, "localhost")?;
-    let [pem, key] = certificate(folder, &authority, "press")?;
+    let authority = Authority::new(folder, "ca")?;
+    let ca = authority.file.display().to_string();
+    authority.issue("localhost")?;
+    let [pem, key] = authority.issue("press")?;
+    let [pem, key] = [pem, key].map(|file| file.display().to_string());
     let config = "[[mqtt.listeners]]\naddress = \"127.0.0.1:0\"\n\
          tls = { certificate = \"localhost.pem\", key = \"localhost.key\", client_authorities = \"ca.pem\", client_certificate_required = true }\n\
          [[mqtt.rules]]\nuser = \"press\"\ntopics = \"machines/{user}/#\"\npublish = true\n";
@@ -405,114 +432,4 @@ fn an_address_in_use_says_so_with_help() -> Result<()> {
         assert!(output.stderr.contains(part), "{}", output.stderr);
     }
     Ok(())
-}
-
-/// Mosquitto itself, with the user `node` and the password `secret`; killed when dropped.
-struct Mosquitto {
-    child: std::process::Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Mosquitto {
-    fn start(port: u16) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let (config, users) = (folder.path().join("config"), folder.path().join("users"));
-        let made = Command::new("mosquitto_passwd")
-            .args(["-b", "-c"])
-            .arg(&users)
-            .args(["node", "secret"])
-            .status()?;
-        if !made.success() {
-            bail!("mosquitto_passwd: {made}");
-        }
-        let lines = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
-            users.display()
-        );
-        std::fs::write(&config, lines)?;
-        let child = Command::new("mosquitto")
-            .arg("-c")
-            .arg(&config)
-            .stderr(std::process::Stdio::null())
-            .spawn()?;
-        let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > deadline {
-                bail!("Mosquitto does not listen");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self {
-            child,
-            port,
-            _folder: folder,
-        })
-    }
-
-    fn publish(&self, topic: &str, payload: &str) -> Result<()> {
-        let port = self.port.to_string();
-        let output = Command::new("mosquitto_pub")
-            .args(["-p", &port, "-u", "node", "-P", "secret", "-q", "1"])
-            .args(["-t", topic, "-m", payload])
-            .output()?;
-        if !output.status.success() {
-            bail!("mosquitto_pub: {output:?}");
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-#[test]
-fn a_broker_elsewhere_keeps_what_comes_while_the_node_is_away_and_may_go_away_itself() -> Result<()>
-{
-    let needed = ["mosquitto", "mosquitto_passwd", "mosquitto_pub"];
-    if !are_installed(&needed) {
-        return Ok(());
-    }
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mosquitto = Mosquitto::start(free.port())?;
-    let trigger = format!(
-        "\n[[triggers.mqtt]]\ntopic = \"machines/#\"\nfunction = \"main\"\n\
-         broker = {{ url = \"mqtt://{free}\", username = \"node\", password = \"plant\" }}\n"
-    );
-    let app = app(TAKES, "", &trigger)?;
-    std::fs::write(app.folder().join("node.toml"), "secrets = \"secrets\"\n")?;
-    std::fs::create_dir(app.folder().join("secrets"))?;
-    std::fs::write(app.folder().join("secrets/plant"), "secret\n")?;
-    const CONNECTED: &str = "connected to an mqtt broker";
-
-    let mut server = app.up_with(&["-v"])?;
-    server.wait_for_log(CONNECTED)?;
-    assert!(!server.log().contains("broker at"), "{}", server.log());
-    mosquitto.publish("machines/1", "a")?;
-    mosquitto.publish("elsewhere", "b")?;
-    until(&app, "main.mqtt", "delivered", 1)?;
-    server.kill()?;
-    for number in 0..5 {
-        mosquitto.publish("machines/2", &number.to_string())?;
-    }
-    let server = app.up_with(&["-v"])?;
-    until(&app, "main.mqtt", "delivered", 5)?;
-
-    drop(mosquitto);
-    server.wait_for_log("no connection to an mqtt broker")?;
-    let before = server.log().matches(CONNECTED).count();
-    let mosquitto = Mosquitto::start(free.port())?;
-    let deadline = Instant::now() + PATIENCE;
-    while server.log().matches(CONNECTED).count() == before {
-        if Instant::now() > deadline {
-            bail!("no new connection:\n{}", server.log());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    mosquitto.publish("machines/3", "c")?;
-    until(&app, "main.mqtt", "delivered", 6)
 }

@@ -10,8 +10,8 @@ use super::{
     ALWAYS, ALWAYS_CONFIRMED, CONFIRMED, Cell, DEFAULT, LOOPBACK, OURS, OURS_BATCHED, Restart,
     Sample, Work,
 };
-use crate::bench::report::write_json;
-use crate::bench::statistics::Spread;
+use crate::bench::report::{Compared, write_json};
+use crate::bench::statistics::{Spread, Times};
 
 /// Goal P8: events per second, ours over theirs, at the same number outstanding.
 const GOALS: [(&str, f64); 2] = [(ALWAYS, 20.0), (DEFAULT, 0.8)];
@@ -98,17 +98,16 @@ impl Restarts {
 
 impl Report {
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(flatten)]
-            report: &'a Report,
-            comparisons: Vec<Comparison>,
-        }
-        let document = Document {
-            report: self,
-            comparisons: self.comparisons(),
-        };
-        write_json(folder, "journal.json", &document)
+        let comparisons = self.comparisons();
+        let report = self;
+        write_json(
+            folder,
+            "journal.json",
+            &Compared {
+                report,
+                comparisons,
+            },
+        )
     }
 
     fn comparisons(&self) -> Vec<Comparison> {
@@ -177,7 +176,6 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
         for entry in &self.entries {
-            let rate = entry.events_per_s;
             let wait = |spread: Option<Spread>| {
                 spread.map_or("–".into(), |spread| format!("{:.2}", spread.median / 1e3))
             };
@@ -189,12 +187,10 @@ impl fmt::Display for Report {
             };
             writeln!(
                 f,
-                "| {} | {} | {:.0} ({:.0}–{:.0}) | {:.1} | {:.1} | {load} | {} | {} |",
+                "| {} | {} | {:.0} | {:.1} | {:.1} | {load} | {} | {} |",
                 entry.cell,
                 entry.contender,
-                rate.median,
-                rate.min,
-                rate.max,
+                entry.events_per_s,
                 entry.cpu_us_per_event.median,
                 entry.written_per_byte.median,
                 wait(entry.ack_p50_us),
@@ -218,19 +214,14 @@ impl Report {
                 Some(wanted) => ("P8", format!("≥ {wanted:.1} ×")),
                 None => ("", String::new()),
             };
-            let (rate, cpu) = (row.events_per_s, row.cpu);
             writeln!(
                 f,
-                "| {goal} | {} | {} | {} | {wanted} | {:.2} × ({:.2}–{:.2}) | {:.2} × ({:.2}–{:.2}) |",
+                "| {goal} | {} | {} | {} | {wanted} | {} | {} |",
                 row.cell,
                 row.ours,
                 row.theirs,
-                rate.median,
-                rate.min,
-                rate.max,
-                cpu.median,
-                cpu.min,
-                cpu.max,
+                Times(row.events_per_s),
+                Times(row.cpu),
             )?;
         }
         Ok(())
@@ -256,8 +247,8 @@ impl Report {
             };
             writeln!(
                 f,
-                "| {after} | {} | {:.0} ({:.0}–{:.0}) | {:.0} |",
-                row.contender, first.median, first.min, first.max, resident.median
+                "| {after} | {} | {first:.0} | {:.0} |",
+                row.contender, resident.median
             )?;
         }
         Ok(())

@@ -5,19 +5,24 @@ mod subscriber;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tombolo_core::{Name, Publish, QueueId};
+use tombolo_core::{Code, Name, Publish, QueueId};
 use tombolo_store::{KeyValue, Write};
 
 use super::auth::{PasswordError, random_name};
 use super::message::Qos;
 use super::subscriptions::Intake;
 use super::topic::TopicFilter;
+use crate::tls::{Followed, TlsError, trust};
 use subscriber::Subscriber;
+
+pub use packets::read_any_of_broker;
 
 /// Where the memory has what the store is called.
 const IDENTITY: &str = "identity";
@@ -26,7 +31,7 @@ const IDENTITY: &str = "identity";
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteBroker {
     pub app: Name,
-    /// `mqtt://HOST[:PORT]`, or `mqtts` for TLS with the public authorities.
+    /// `mqtt://HOST[:PORT]`, or `mqtts` for TLS.
     pub url: String,
     pub username: Option<String>,
     pub password: Option<String>,
@@ -68,8 +73,31 @@ impl Statuses {
     }
 }
 
+/// Why nothing can be had of brokers elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error("cannot make names")]
+    Random(#[from] PasswordError),
+    #[error("cannot use `mqtt.remote_authorities`")]
+    Authorities(#[from] TlsError),
+}
+
+impl RemoteError {
+    /// The code that the command line shows.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Random(_) => Code::HostError,
+            Self::Authorities(_) => Code::Tls,
+        }
+    }
+}
+
+/// Whose certificates are trusted.
+type Trusted = Followed<Arc<ClientConfig>>;
+
 /// The part that runs.
 pub struct RemoteBrokers {
+    trusted: Arc<Trusted>,
     intake: Arc<Intake>,
     memory: KeyValue,
     wanted: watch::Receiver<Wanted>,
@@ -115,13 +143,21 @@ struct Kept {
 }
 
 impl RemoteBrokers {
-    /// Connects to nothing before it runs. The memory knows what the sessions at the brokers are subscribed to.
+    /// Connects to nothing before it runs. The memory knows what the sessions at the brokers are subscribed to;
+    /// the authorities are trusted beside the public ones.
     ///
     /// # Errors
-    /// The system has no random numbers.
-    pub fn new(publish: Arc<dyn Publish>, memory: KeyValue) -> Result<Self, PasswordError> {
+    /// The system has no random numbers, or the file of authorities cannot be used.
+    pub fn new(
+        publish: Arc<dyn Publish>,
+        memory: KeyValue,
+        authorities: Option<PathBuf>,
+    ) -> Result<Self, RemoteError> {
+        let files = authorities.clone();
+        let trusted = Followed::new(files, move || client_config(authorities.as_deref()))?;
         let (sender, wanted) = watch::channel(Wanted::new());
         Ok(Self {
+            trusted: Arc::new(trusted),
             intake: Arc::new(Intake::new(publish)?),
             memory,
             wanted,
@@ -201,6 +237,7 @@ impl RemoteBrokers {
         let subscriber = Subscriber::new(
             broker.clone(),
             store,
+            self.trusted.clone(),
             self.intake.clone(),
             self.memory.clone(),
         );
@@ -219,4 +256,20 @@ impl RemoteBrokers {
             ended,
         }
     }
+}
+
+/// Trusts the public authorities, and those of the file.
+fn client_config(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    if let Some(file) = authorities {
+        trust(&mut roots, file)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Version)?;
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok(Arc::new(config))
 }

@@ -75,6 +75,14 @@ pub fn decode(head: u8, body: &[u8]) -> Result<FromBroker, WireError> {
     })
 }
 
+/// Reads bytes as whatever packet of a broker they may be, and forgets it: for the fuzzer.
+pub fn read_any_of_broker(bytes: &[u8]) {
+    if let Ok(Some(found)) = wire::frame(bytes, 1 << 20) {
+        let body = bytes.get(found.body).unwrap_or_default();
+        let _ = decode(found.head, body);
+    }
+}
+
 /// The reason code, and the broker's own words where it has some.
 fn said(code: &str, words: Option<Arc<str>>) -> String {
     match words {
@@ -134,5 +142,64 @@ fn put(out: &mut Vec<u8>, packet: v5::Packet) {
     // It fails only for what is longer than any packet may be.
     if let Ok(bytes) = packet.encode() {
         out.extend_from_slice(bytes.as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mqtt_proto::v5::{
+        Connack, ConnectReasonCode, Disconnect, DisconnectReasonCode, Suback, SubscribeReasonCode,
+        Unsuback, UnsubscribeReasonCode,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Packets of which a broker may send each.
+    fn packets() -> Vec<Vec<u8>> {
+        let mut welcome = Connack::new(true, ConnectReasonCode::Success);
+        welcome.properties.reason_string = Some("as ever".into());
+        let mut goodbye = Disconnect::new(DisconnectReasonCode::ServerBusy);
+        goodbye.properties.reason_string = Some("later".into());
+        let granted = vec![SubscribeReasonCode::GrantedQoS1];
+        let gone = vec![UnsubscribeReasonCode::Success];
+        let packets: [v5::Packet; 5] = [
+            welcome.into(),
+            goodbye.into(),
+            Suback::new(Pid::default(), granted).into(),
+            Unsuback::new(Pid::default(), gone).into(),
+            v5::Packet::Pingresp,
+        ];
+        let encoded = packets.iter().map(v5::Packet::encode);
+        encoded.map(|one| one.unwrap().as_ref().to_vec()).collect()
+    }
+
+    #[test]
+    fn what_a_broker_sends_is_read() {
+        for packet in packets() {
+            assert!(decode(packet[0], &packet[2..]).is_ok(), "{packet:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_of_a_broker_break_the_decoder(
+            packet in prop::sample::select(packets()),
+            head in any::<Option<u8>>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            tail in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut body = packet[2..].to_vec();
+            body.extend(tail);
+            for (index, value) in changes {
+                if !body.is_empty() {
+                    let index = index.index(body.len());
+                    body[index] = value;
+                }
+            }
+            let mut bytes = vec![head.unwrap_or(packet[0]), u8::try_from(body.len()).unwrap()];
+            bytes.extend(body);
+            read_any_of_broker(&bytes);
+        }
     }
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf as _;
+use rustls::CertificateError;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tombolo_store::{KeyValue, StoreError, Write};
 
-use super::RemoteBroker;
 use super::packets::{self, FromBroker, WINDOW};
+use super::{RemoteBroker, Trusted};
 use crate::mqtt::auth::random_fraction;
 use crate::mqtt::encode::{self, Goodbye, Verdict};
 use crate::mqtt::inbound::{Arrived, Inbound};
@@ -40,8 +40,10 @@ enum Lost {
     Url,
     #[error("the broker's name is no name for a certificate")]
     Name(#[from] InvalidDnsNameError),
-    #[error("TLS cannot be used")]
-    Tls(#[from] rustls::Error),
+    #[error(
+        "nobody whom the node trusts vouches for the broker's certificate: see `mqtt.remote_authorities`"
+    )]
+    Untrusted(#[source] io::Error),
     #[error("the connection failed")]
     Io(#[from] io::Error),
     #[error("the broker took longer than {} s", STEP_MAX.as_secs())]
@@ -69,6 +71,7 @@ pub struct Subscriber {
     broker: RemoteBroker,
     /// The name of the session at the broker, and what it is remembered by.
     client: String,
+    trusted: Arc<Trusted>,
     intake: Arc<Intake>,
     memory: KeyValue,
     /// Messages of QoS 2 that the journal has and the broker has not released.
@@ -76,7 +79,13 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub fn new(broker: RemoteBroker, store: &str, intake: Arc<Intake>, memory: KeyValue) -> Self {
+    pub fn new(
+        broker: RemoteBroker,
+        store: &str,
+        trusted: Arc<Trusted>,
+        intake: Arc<Intake>,
+        memory: KeyValue,
+    ) -> Self {
         // One session for each store, app, broker and user.
         let user = broker.username.as_deref().unwrap_or_default();
         let whole = format!("{store}\n{}\n{}\n{user}", broker.app, broker.url);
@@ -85,6 +94,7 @@ impl Subscriber {
         Self {
             client: format!("tombolo-{digest}"),
             broker,
+            trusted,
             intake,
             memory,
             received: BTreeSet::new(),
@@ -132,8 +142,8 @@ impl Subscriber {
                 return Ok::<_, Lost>(Box::new(stream) as Box<dyn Stream>);
             }
             let server = ServerName::try_from(name.to_owned())?;
-            let connector = TlsConnector::from(Arc::new(trusting_public_authorities()?));
-            let stream = in_time(async { Ok(connector.connect(server, stream).await?) }).await?;
+            let connecting = TlsConnector::from(self.trusted.current()).connect(server, stream);
+            let stream = in_time(async { connecting.await.map_err(no_tls) }).await?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         };
         let Some(stream) = stop.run_until_cancelled(begin).await else {
@@ -411,14 +421,15 @@ fn parts(url: &str) -> Option<(bool, &str, u16)> {
     }
 }
 
-fn trusting_public_authorities() -> Result<ClientConfig, rustls::Error> {
-    let roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+/// Why there is no TLS: the operator can do something about a certificate that is not trusted.
+fn no_tls(error: io::Error) -> Lost {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            Lost::Untrusted(error)
+        }
+        _ => Lost::Io(error),
+    }
 }
 
 #[cfg(test)]

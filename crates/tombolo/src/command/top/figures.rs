@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tokio::time::Instant;
-use tombolo_api::{Client, FunctionSummary, Queue};
+use tombolo_api::{Bucket, Client, FunctionSummary, Queue};
 use tombolo_core::{Code, Name, QueueName};
 
 use crate::arguments::Format;
@@ -49,13 +49,25 @@ struct FunctionFigures {
     waiting: u32,
     invocations_per_s: f64,
     errors_per_s: f64,
-    /// The mean time of the invocations that ended in the interval; none when none did.
+    /// The times that half, and 99 of 100, of the invocations that ended in the interval did not exceed, as far as the
+    /// node's histogram tells; none when none ended.
+    p50_ms: Option<Between>,
+    p99_ms: Option<Between>,
+    /// Their mean time.
     mean_ms: Option<f64>,
     /// CPU seconds of the function's own code, per second.
     cpu: f64,
     /// Since the node started.
     invocations: u64,
     errors: u64,
+}
+
+/// The bounds of the bucket that a time is in, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Between {
+    over: f64,
+    /// None beyond the last bound.
+    up_to: Option<f64>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -138,7 +150,8 @@ fn function_figures(
     now: &FunctionSummary,
     seconds: f64,
 ) -> FunctionFigures {
-    let then = before.map(|before| before.usage).unwrap_or_default();
+    let then = before.map(|before| before.usage.clone());
+    let then = then.unwrap_or_default();
     let usage = &now.usage;
     // A node that was started again counts from 0.
     let ended = usage.invocations.saturating_sub(then.invocations);
@@ -150,11 +163,34 @@ fn function_figures(
         waiting: usage.waiting,
         invocations_per_s: ended as f64 / seconds,
         errors_per_s: usage.errors.saturating_sub(then.errors) as f64 / seconds,
+        p50_ms: percentile(&then.wall, &usage.wall, 50),
+        p99_ms: percentile(&then.wall, &usage.wall, 99),
         mean_ms: (ended > 0).then(|| wall_ms / ended as f64),
         cpu: usage.cpu_ns.saturating_sub(then.cpu_ns) as f64 / 1e9 / seconds,
         invocations: usage.invocations,
         errors: usage.errors,
     }
+}
+
+/// Where the time lies that so many of 100 invocations between two readings did not exceed.
+fn percentile(before: &[Bucket], now: &[Bucket], percent: u64) -> Option<Between> {
+    let new = |bucket: &Bucket| {
+        let mut before = before.iter();
+        let same = before.find(|one| one.up_to_ns == bucket.up_to_ns);
+        bucket.count.saturating_sub(same.map_or(0, |one| one.count))
+    };
+    let total: u64 = now.iter().map(new).sum();
+    let rank = (total * percent).div_ceil(100).max(1);
+    let mut counted = 0;
+    let bucket = now.iter().find(|bucket| {
+        counted += new(bucket);
+        counted >= rank
+    })?;
+    let ms = |ns: u64| ns as f64 / 1e6;
+    Some(Between {
+        over: ms(bucket.over_ns),
+        up_to: bucket.up_to_ns.map(ms),
+    })
 }
 
 fn queue_figures(before: Option<&Queue>, now: &Queue, seconds: f64) -> QueueFigures {
@@ -180,9 +216,9 @@ fn queue_figures(before: Option<&Queue>, now: &Queue, seconds: f64) -> QueueFigu
 
 impl Row for FunctionFigures {
     const COLUMNS: &'static [&'static str] = &[
-        "FUNCTION", "RUNNING", "WAITING", "CALLS/S", "ERRORS/S", "MEAN", "CALLS", "ERRORS",
+        "FUNCTION", "RUNNING", "WAITING", "CALLS/S", "ERRORS/S", "P50", "P99", "CALLS", "ERRORS",
     ];
-    const WIDE: &'static [&'static str] = &["CPU"];
+    const WIDE: &'static [&'static str] = &["MEAN", "CPU"];
 
     fn name(&self) -> String {
         format!("{}/{}", self.app, self.name)
@@ -195,9 +231,11 @@ impl Row for FunctionFigures {
             self.waiting.to_string(),
             rate(self.invocations_per_s),
             rate(self.errors_per_s),
-            self.mean_ms.map_or_else(dash, milliseconds),
+            self.p50_ms.map_or_else(dash, bound),
+            self.p99_ms.map_or_else(dash, bound),
             self.invocations.to_string(),
             self.errors.to_string(),
+            self.mean_ms.map_or_else(dash, milliseconds),
             format!("{:.0}%", self.cpu * 100.0),
         ]
     }
@@ -246,6 +284,14 @@ fn rate(per_s: f64) -> String {
     }
 }
 
+/// The upper bound of a time, which is what is known for sure; beyond the last one the lower bound.
+fn bound(between: Between) -> String {
+    match between.up_to {
+        Some(ms) => format!("<={}", milliseconds(ms)),
+        None => format!(">{}", milliseconds(between.over)),
+    }
+}
+
 fn milliseconds(ms: f64) -> String {
     match ms {
         ..1.0 => format!("{:.0}us", ms * 1000.0),
@@ -278,6 +324,10 @@ mod tests {
         let usage = json!({
             "invocations": invocations, "errors": invocations / 10, "wall_ns": invocations * 3_000_000,
             "running": 2, "waiting": 1,
+            "wall": [
+                {"over_ns": 2_500_000, "up_to_ns": 5_000_000, "count": invocations * 98 / 100},
+                {"over_ns": 10_000_000_000_u64, "count": invocations * 2 / 100},
+            ],
         });
         let function = json!({
             "app": "a", "name": "f", "isolation": "fresh", "world": "wasi:http 0.2", "usage": usage,
@@ -305,7 +355,9 @@ mod tests {
         let cells = figures.functions[0].cells();
         assert_eq!(
             cells,
-            ["a/f", "2", "1", "100", "10", "3.0ms", "300", "30", "0%"]
+            [
+                "a/f", "2", "1", "100", "10", "<=5.0ms", ">10s", "300", "30", "3.0ms", "0%"
+            ]
         );
         let cells = figures.queues[0].cells();
         assert_eq!(
@@ -317,7 +369,10 @@ mod tests {
         let json = figures.text(Format::Json).unwrap();
         assert_eq!(json.lines().count(), 1);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(json["functions"][0]["mean_ms"], 3.0);
+        let function = &json["functions"][0];
+        assert_eq!(function["mean_ms"], 3.0);
+        assert_eq!(function["p50_ms"], json!({"over": 2.5, "up_to": 5.0}));
+        assert_eq!(function["p99_ms"], json!({"over": 10_000.0, "up_to": null}));
         assert_eq!(figures.text(Format::Name).unwrap(), "a/f\na/q\n");
     }
 
@@ -327,6 +382,28 @@ mod tests {
         let before = sample(begun, 100, 40);
         let now = sample(begun + Duration::from_secs(1), 0, 0);
         let figures = Figures::between(&before, &now);
-        assert_eq!(figures.functions[0].cells()[3..6], ["0", "0", "-"]);
+        assert_eq!(figures.functions[0].cells()[3..7], ["0", "0", "-", "-"]);
+    }
+
+    #[test]
+    fn a_percentile_is_of_what_ended_between_two_readings() {
+        let bucket = |over_ns, up_to_ns, count| Bucket {
+            over_ns,
+            up_to_ns: Some(up_to_ns),
+            count,
+        };
+        let slow = bucket(25_000_000, 50_000_000, 7);
+        let before = [bucket(10_000, 25_000, 1000), slow];
+        let now = [
+            bucket(10_000, 25_000, 1001),
+            bucket(25_000, 50_000, 98),
+            bucket(50_000, 100_000, 1),
+            slow,
+        ];
+        for (percent, over) in [(1, 0.01), (50, 0.025), (99, 0.025), (100, 0.05)] {
+            let found = percentile(&before, &now, percent);
+            assert_eq!(found.map(|one| one.over), Some(over), "{percent}");
+        }
+        assert_eq!(percentile(&now, &now, 50), None);
     }
 }
