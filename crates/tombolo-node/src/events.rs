@@ -165,7 +165,7 @@ fn kept(queue: &tombolo_manifest::Queue) -> QueueSettings {
             Durability::Memory => queue::Durability::Memory,
         },
         age_ms: milliseconds(queue.retention.age),
-        bytes: queue.retention.bytes,
+        bytes: queue.bytes_max(),
         full: match queue.full {
             WhenFull::Refuse => queue::WhenFull::Refuse,
             WhenFull::DropOldest => queue::WhenFull::DropOldest,

@@ -417,7 +417,11 @@ impl Writing {
         let durable = settings.durability == Durability::Fsync;
         let retention_ms = settings.age_ms;
         let slot = queues.configure(queue, settings);
-        Ok(self.ids.retain(slot, queue, retention_ms, durable)?)
+        self.ids.retain(slot, queue, retention_ms, durable)?;
+        if let Some(configured) = queues.get_mut(slot) {
+            configured.remembered = self.ids.figures(slot);
+        }
+        Ok(())
     }
 
     /// Lets everybody see what is written.

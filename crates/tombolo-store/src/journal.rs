@@ -79,6 +79,20 @@ pub struct Delivery {
     pub dead: Option<DeadLetter>,
 }
 
+/// The stored answers of a function in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerFigures {
+    /// The function.
+    pub function: FunctionId,
+    /// Answers that are stored.
+    pub answers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Answers that made room for newer ones of the function before their time, since the store was
+    /// opened.
+    pub evicted: u64,
+}
+
 impl Journal {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -340,6 +354,27 @@ impl Journal {
         let key = answer_key(function, key)?;
         let open = self.shared.open()?;
         open.engine.answer(&key, open.life.now().lived_ms)
+    }
+
+    /// The stored answers of each function, in numbers.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn answers(&self) -> Result<Vec<AnswerFigures>, StoreError> {
+        let answers = self.shared.open()?.engine.answers().into_iter();
+        let figures = answers.filter_map(|(key, held)| {
+            let mut names = std::str::from_utf8(&key).ok()?.split('\0');
+            Some(AnswerFigures {
+                function: FunctionId {
+                    app: names.next()?.parse().ok()?,
+                    function: names.next()?.parse().ok()?,
+                },
+                answers: held.answers,
+                bytes: held.bytes,
+                evicted: held.evicted,
+            })
+        });
+        Ok(figures.collect())
     }
 }
 

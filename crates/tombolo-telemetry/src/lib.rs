@@ -22,7 +22,7 @@ use tombolo_core::{FunctionId, QueueId, TraceContext};
 
 pub use broker::{BrokerReading, RemoteReading};
 pub use export::{StartError, TelemetryService};
-pub use function::{FunctionMetrics, FunctionUsage, Outcome};
+pub use function::{AnswerReading, FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;
 pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogLevel, LogStream, LogSubscription};
 pub use opentelemetry::Value;
@@ -50,27 +50,31 @@ struct Inner {
     spans_dropped: Arc<AtomicU64>,
     functions: RwLock<BTreeMap<FunctionId, Arc<FunctionMetrics>>>,
     queues: RwLock<BTreeMap<QueueId, Arc<QueueMetrics>>>,
-    queue_source: OnceLock<QueueSource>,
-    broker_source: OnceLock<BrokerSource>,
+    queue_source: Source<Vec<QueueReading>>,
+    answer_source: Source<Vec<AnswerReading>>,
+    broker_source: Source<BrokerReading>,
     http: HttpMetrics,
     logs: LogBook,
 }
 
-/// Reads the state of every queue.
-struct QueueSource(Box<dyn Fn() -> Vec<QueueReading> + Send + Sync>);
+/// Reads a part of the node's state when metrics are asked for.
+struct Source<T>(OnceLock<Box<dyn Fn() -> T + Send + Sync>>);
 
-impl fmt::Debug for QueueSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("QueueSource")
+impl<T: Default> Source<T> {
+    fn read(&self) -> T {
+        self.0.get().map(|read| read()).unwrap_or_default()
     }
 }
 
-/// Reads the state of the broker.
-struct BrokerSource(Box<dyn Fn() -> BrokerReading + Send + Sync>);
+impl<T> Default for Source<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
 
-impl fmt::Debug for BrokerSource {
+impl<T> fmt::Debug for Source<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BrokerSource")
+        f.write_str("Source")
     }
 }
 
@@ -96,8 +100,9 @@ impl Telemetry {
             spans_dropped,
             functions: RwLock::default(),
             queues: RwLock::default(),
-            queue_source: OnceLock::new(),
-            broker_source: OnceLock::new(),
+            queue_source: Source::default(),
+            answer_source: Source::default(),
+            broker_source: Source::default(),
             http: HttpMetrics::default(),
             logs: LogBook::default(),
         }));
@@ -140,12 +145,17 @@ impl Telemetry {
 
     /// Says where the state of every queue is read when metrics are asked for; the first one that says so is heard.
     pub fn read_queues(&self, read: impl Fn() -> Vec<QueueReading> + Send + Sync + 'static) {
-        let _ = self.0.queue_source.set(QueueSource(Box::new(read)));
+        let _ = self.0.queue_source.0.set(Box::new(read));
+    }
+
+    /// Says where the numbers of stored answers are read when metrics are asked for; the first one that says so is heard.
+    pub fn read_answers(&self, read: impl Fn() -> Vec<AnswerReading> + Send + Sync + 'static) {
+        let _ = self.0.answer_source.0.set(Box::new(read));
     }
 
     /// Says where the state of the broker is read when metrics are asked for; the first one that says so is heard.
     pub fn read_broker(&self, read: impl Fn() -> BrokerReading + Send + Sync + 'static) {
-        let _ = self.0.broker_source.set(BrokerSource(Box::new(read)));
+        let _ = self.0.broker_source.0.set(Box::new(read));
     }
 
     /// The counters of the HTTP listeners.
@@ -205,13 +215,15 @@ impl Telemetry {
     }
 
     pub(crate) fn queue_readings(&self) -> Vec<QueueReading> {
-        let source = self.0.queue_source.get();
-        source.map(|source| source.0()).unwrap_or_default()
+        self.0.queue_source.read()
+    }
+
+    pub(crate) fn answer_readings(&self) -> Vec<AnswerReading> {
+        self.0.answer_source.read()
     }
 
     pub(crate) fn broker_reading(&self) -> BrokerReading {
-        let source = self.0.broker_source.get();
-        source.map(|source| source.0()).unwrap_or_default()
+        self.0.broker_source.read()
     }
 
     pub(crate) fn functions(&self) -> Vec<(FunctionId, Arc<FunctionMetrics>)> {

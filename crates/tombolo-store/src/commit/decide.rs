@@ -23,6 +23,10 @@ use crate::transaction::{Change, Committed, Prepared, Settled};
 /// What the fields of an operation without a queue take in a record, at most.
 const OPERATION_BYTES: usize = 32;
 
+/// What the memory of a queue in memory has beside an event, roughly: its place in the state machine
+/// (67 to 91 bytes) and in the table of contents.
+const BESIDE_BYTES: u32 = 128;
+
 /// Why a change does not happen.
 pub(super) enum Refused {
     /// By itself; the others of its group do.
@@ -340,10 +344,14 @@ impl<'a> Decisions<'a> {
             return Err(StoreError::Closed.into());
         };
         let order_by = queue.queue.settings().order_by.as_deref();
+        let beside = match queue.is_durable() {
+            true => crate::log::SEAL_BYTES as u32,
+            false => BESIDE_BYTES,
+        };
         let arrivals: Vec<_> = events
             .iter()
             .map(|event| Arrival {
-                bytes: length(&event.stored).saturating_add(crate::log::SEAL_BYTES as u32),
+                bytes: length(&event.stored).saturating_add(beside),
                 order: stored::order(order_by, &event.event),
                 due_wall_ms: event.due_wall_ms.filter(|due| *due > now.wall_ms),
             })
