@@ -7,7 +7,9 @@ use std::time::Duration;
 use tombolo_core::{Feed, Name, QueueId, QueueName};
 use tombolo_manifest::{Durability, QueueTrigger, WhenFull};
 use tombolo_store::Changes;
-use tombolo_store::queue::{self, BatchSettings, QueueSettings, RetrySettings, TakeBounds};
+use tombolo_store::queue::{
+    self, BatchSettings, Callback, QueueSettings, RetrySettings, TakeBounds,
+};
 use tombolo_triggers::cron::CronSource;
 use tombolo_triggers::delivery::{Consumer, Target};
 use tombolo_triggers::mqtt::{Subscription, TOPIC_ATTRIBUTE, TopicError};
@@ -46,7 +48,13 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
     }
     for (function, feed) in feeds(app) {
         let queue = id(app, QueueName::of_function(&function, feed));
-        let settings = QueueSettings {
+        let called_back = (feed == Feed::Async && calls_back(app, &function))
+            .then(|| id(app, QueueName::of_function(&function, Feed::Callback)));
+        let mut settings = QueueSettings {
+            callback: called_back.clone().map(|queue| Callback {
+                queue,
+                function: app.id(&function),
+            }),
             order_by: order_by(feed).map(str::to_owned),
             lease_ms: lease_ms(app, &function),
             retry: match feed {
@@ -68,8 +76,7 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
                 _ => Target::Function,
             },
             reply: None,
-            callback: (feed == Feed::Async && calls_back(app, &function))
-                .then(|| id(app, QueueName::of_function(&function, Feed::Callback))),
+            callback: called_back,
             transactional: false,
         });
         queues.insert(queue, AppQueue { settings, consumer });

@@ -4,6 +4,7 @@
 //! nothing but its own sync, and many callers share each. (Waiting for more was slower: decision
 //! 0004.) Only callers that want the writer's own core are let run first ([`let_callers_run`]).
 
+pub(crate) mod callback;
 pub(crate) mod changes;
 mod decide;
 mod moving;
@@ -69,10 +70,7 @@ impl Action {
     /// Whether it makes room on the disk sooner or later, and takes next to none now.
     fn shrinks(&self) -> bool {
         match self {
-            Self::Change(change) => {
-                let publishes = !(change.publications.is_empty() && change.if_buried.is_empty());
-                !self.touches_keys() && !publishes
-            }
+            Self::Change(change) => !self.touches_keys() && change.publications.is_empty(),
             Self::Sweep(_) | Self::Purge(..) => true,
             Self::Configure(..) | Self::Retire(_) | Self::Watch(_) => true,
             Self::Increment { .. } | Self::Swap { .. } | Self::Redrive(..) => false,

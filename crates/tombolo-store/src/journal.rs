@@ -172,7 +172,6 @@ impl Journal {
             expects: expects.collect::<Result<_, StoreError>>()?,
             writes: writes.collect::<Result<_, _>>()?,
             publications: prepare(&open, transaction.publications),
-            if_buried: prepare(&open, transaction.if_buried),
             settlements: transaction.settlements,
             lenient: false,
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
@@ -187,7 +186,7 @@ impl Journal {
             });
         }
         let mut events = 0;
-        let published = change.publications.iter().chain(&change.if_buried);
+        let published = change.publications.iter();
         for bytes in published.map(|one| one.stored.len()) {
             if bytes > EVENT_BYTES_MAX {
                 return Err(StoreError::EventTooLong { bytes });

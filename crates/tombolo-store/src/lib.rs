@@ -27,6 +27,7 @@ mod transaction;
 
 #[doc(hidden)]
 pub use clock::{Clock, SystemClock};
+pub use commit::callback::INVOCATION_FAILED;
 pub use commit::changes::CHANGED;
 pub use effects::{EFFECTS_BYTES_MAX, EFFECTS_MAX, Effects, Scope};
 pub use error::{OpenError, StoreError};

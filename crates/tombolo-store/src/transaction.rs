@@ -108,8 +108,6 @@ pub struct Transaction {
     pub writes: Vec<(KeyValue, Write)>,
     /// Events that are published.
     pub publications: Vec<Publication>,
-    /// Events that are published if one that is settled becomes a dead letter by it.
-    pub if_buried: Vec<Publication>,
     /// Events that are settled; a stale lease refuses the transaction.
     pub settlements: Vec<(Lease, Outcome)>,
     /// Answers that are stored.
@@ -147,7 +145,6 @@ pub(crate) struct Change {
     /// Keys carry the prefix of their store.
     pub(crate) writes: Vec<(Vec<u8>, Option<Bytes>)>,
     pub(crate) publications: Vec<Prepared>,
-    pub(crate) if_buried: Vec<Prepared>,
     pub(crate) settlements: Vec<(Lease, Outcome)>,
     /// A stale lease is told, and the others are settled.
     pub(crate) lenient: bool,

@@ -289,35 +289,6 @@ async fn a_transaction_happens_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_told_of_a_dead_letter_is_published_with_it_and_only_then() {
-    let disk = SimulatedDisk::new();
-    let (_store, journal) = journal(&disk, QueueSettings::default()).await;
-    let settings = QueueSettings::default();
-    journal.configure(queue("plans"), settings).await.unwrap();
-    publish(&journal, 0..2).await;
-    let cause = || tombolo_store::Cause::new("it failed");
-    let (retry, dead) = (
-        Outcome::Retry {
-            cause: cause(),
-            after_ms: None,
-        },
-        Outcome::Dead { cause: cause() },
-    );
-    for (outcome, told) in [(retry, 0), (dead, 1)] {
-        let delivery = take(&journal, "readings").await.remove(0);
-        let transaction = Transaction {
-            if_buried: vec![publication("plans", 70)],
-            settlements: vec![(delivery.lease, outcome)],
-            ..Transaction::default()
-        };
-        let committed = journal.commit(transaction).await.unwrap();
-        assert!(committed.published.is_empty());
-        let depth = journal.figures(&queue("plans")).unwrap().figures.depth;
-        assert_eq!(depth, told, "{:?}", committed.settled);
-    }
-}
-
-#[tokio::test]
 async fn an_event_that_nobody_had_a_place_for_waits_and_has_no_attempt_more() {
     let (disk, clock) = (SimulatedDisk::new(), Hands::default());
     let store = open_with(&disk, clock.clone());

@@ -18,7 +18,7 @@ use crate::queue::{Arrival, Due, Entry, Operation as QueueOperation, Plan, Refus
 use crate::queues::{Content, Effect, Queues, Slot};
 use crate::remembered::Fingerprint;
 use crate::stored::{self, Stored};
-use crate::transaction::{Change, Committed, Prepared, Settled};
+use crate::transaction::{Change, Committed, Prepared};
 
 /// What the fields of an operation without a queue take in a record, at most.
 const OPERATION_BYTES: usize = 32;
@@ -146,7 +146,7 @@ impl<'a> Decisions<'a> {
         body: &mut Body,
         engine: Option<&mut Transaction<'_>>,
     ) -> Decided<Committed> {
-        let published = change.publications.iter().chain(&change.if_buried);
+        let published = change.publications.iter();
         let queues: HashSet<&QueueId> = published.map(|one| &one.queue).collect();
         let watched = if change.writes.is_empty() {
             0
@@ -172,9 +172,6 @@ impl<'a> Decisions<'a> {
         let settled = self.settle_all(change.settlements, change.lenient, body)?;
         let mut publications = change.publications;
         let told = publications.len();
-        if settled.contains(&Settled::Buried) {
-            publications.extend(change.if_buried);
-        }
         if let Some(engine) = engine {
             for (key, value) in &change.expects {
                 if engine.get(key)? != *value {

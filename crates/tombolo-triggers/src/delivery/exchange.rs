@@ -159,8 +159,8 @@ impl Lane {
         );
         let fault = Fault::new(Some(Code::Loop), detail);
         let verdict = Verdict::Dead(fault.clone());
-        let effects = self.told(taken, &verdict, None, trace);
-        self.settle(taken, verdict, effects, trace).await;
+        self.settle(taken, verdict, Transaction::default(), trace)
+            .await;
         fault
     }
 
@@ -170,7 +170,10 @@ impl Lane {
         if !self.consumer.transactional {
             let (verdict, answer) = self.ask(taken, trace, None).await;
             let fault = verdict.fault().cloned();
-            let effects = self.told(taken, &verdict, answer.as_ref(), trace);
+            let effects = match (&verdict, &answer) {
+                (Verdict::Done(_), Some(answer)) => self.told(taken, answer, trace),
+                _ => Transaction::default(),
+            };
             self.settle(taken, verdict, effects, trace).await;
             return fault;
         }
@@ -209,15 +212,9 @@ impl Lane {
         }
     }
 
-    /// What is told to whoever asked to be called back, once it is certain: with the acknowledgement, or with the
-    /// burial.
-    fn told(
-        &self,
-        taken: &Taken,
-        verdict: &Verdict,
-        answer: Option<&Answer>,
-        trace: TraceContext,
-    ) -> Transaction {
+    /// What is told to whoever asked to be called back, once it is certain: with the acknowledgement. (Of a burial the
+    /// store tells.)
+    fn told(&self, taken: &Taken, answer: &Answer, trace: TraceContext) -> Transaction {
         let mut effects = Transaction::default();
         let (Some(queue), [event], [lease]) =
             (&self.consumer.callback, &*taken.events, &*taken.leases)
@@ -230,13 +227,9 @@ impl Lane {
             id: format!("{}/{}", lease.queue(), lease.sequence()),
             attempt: taken.attempt,
         };
-        let publication = |event| Publication::new(queue.clone(), event).trace(Some(trace));
-        let answered = answer.filter(|_| matches!(verdict, Verdict::Done(_)));
-        if let Some(event) = answered.and_then(|answer| asking.answered(answer)) {
-            effects.publications.push(publication(event));
-        }
-        if let Some(event) = verdict.fault().and_then(|fault| asking.failed(fault)) {
-            effects.if_buried.push(publication(event));
+        if let Some(event) = asking.answered(answer) {
+            let publication = Publication::new(queue.clone(), event).trace(Some(trace));
+            effects.publications.push(publication);
         }
         effects
     }

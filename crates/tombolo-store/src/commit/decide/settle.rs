@@ -1,9 +1,13 @@
 //! What becomes of events that were handed out, that are too old, or that an operator wants gone or back.
 
-use tombolo_core::{Origin, QueueId};
+use std::collections::HashSet;
 
-use super::{Decided, Decisions, Refused, fits};
+use tombolo_core::event::Event;
+use tombolo_core::{Origin, QueueId, TraceContext};
+
+use super::{Decided, Decisions, Refused, fits, prepared};
 use crate::StoreError;
+use crate::commit::callback::failed;
 use crate::log::Place;
 use crate::operation::{Body, Operation, number_of};
 use crate::queue::{Burial, Entry, Operation as QueueOperation, Outcome as QueueOutcome, Reason};
@@ -154,6 +158,13 @@ impl Decisions<'_> {
             return self.dropped(slot, queue, sequence, reason).map(drop);
         };
         let attempts = entry.attempts.saturating_add(1);
+        if let Some(callback) = &queue.queue.settings().callback {
+            let event = (&queue.id, sequence);
+            let told = failed(callback, event, &stored.event, attempts, &cause, self.now);
+            if let Some(told) = told {
+                self.tell(&callback.queue, told, cause.trace, body)?;
+            }
+        }
         let letter = Stored {
             dead: Some(DeadLetter {
                 origin: queue.id.clone(),
@@ -176,6 +187,29 @@ impl Decisions<'_> {
                 self.dropped(slot, queue, sequence, reason).map(drop)
             }
             other => other.map(drop),
+        }
+    }
+
+    /// Publishes what somebody asked to be told. That there is no room for it keeps nothing from
+    /// being settled.
+    fn tell(
+        &mut self,
+        queue: &QueueId,
+        told: Event,
+        trace: Option<TraceContext>,
+        body: &mut Body,
+    ) -> Decided<()> {
+        let told = prepared(queue, told, Origin { trace, hops: 0 }, self.now);
+        let kept = match self.configured(queue) {
+            Ok(slot) => self.enqueue(slot, &[told], body).map(drop),
+            Err(error) => Err(error.into()),
+        };
+        match kept {
+            Err(Refused::Alone(error)) => {
+                tracing::warn!(%queue, %error, "a callback is not sent");
+                Ok(())
+            }
+            kept => kept,
         }
     }
 
