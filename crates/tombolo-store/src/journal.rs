@@ -2,6 +2,7 @@
 
 mod operate;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,12 +290,21 @@ impl Journal {
     ) -> Result<Batch, StoreError> {
         let mut deliveries = Vec::with_capacity(batch.events.len());
         let mut lost = Vec::new();
+        // Order keys of events that come again: what follows them must not pass them.
+        let mut waiting = HashSet::new();
         for taken in batch.events {
+            let order = order_of(open, slot, &taken);
             let lease = Lease {
                 queue: queue.clone(),
                 slot,
                 lease: taken.lease,
             };
+            if order.is_some_and(|order| waiting.contains(&order)) {
+                let cause = Cause::new("the content of an earlier event of its key cannot be read");
+                let after_ms = None;
+                lost.push((lease, Outcome::Later { cause, after_ms }));
+                continue;
+            }
             let outcome = match read_taken(open, slot, &taken) {
                 Ok(Some(stored)) => {
                     deliveries.push(Delivery {
@@ -312,10 +322,13 @@ impl Journal {
                     cause: Cause::new("its content was damaged on the disk"),
                 },
                 // Perhaps the disk can read it later.
-                Err(error) => Outcome::Retry {
-                    cause: Cause::new(format!("its content cannot be read: {error}")),
-                    after_ms: None,
-                },
+                Err(error) => {
+                    waiting.extend(order);
+                    Outcome::Retry {
+                        cause: Cause::new(format!("its content cannot be read: {error}")),
+                        after_ms: None,
+                    }
+                }
             };
             tracing::error!(%queue, sequence = lease.sequence(), ?outcome, "an event is not delivered");
             lost.push((lease, outcome));
@@ -442,6 +455,12 @@ fn prepare(open: &Open, publications: Vec<Publication>) -> Vec<Prepared> {
         }
     };
     publications.into_iter().map(prepare).collect()
+}
+
+/// The order key of what was taken.
+fn order_of(open: &Open, slot: usize, taken: &TakenEvent<Place>) -> Option<u64> {
+    let queues = open.queues();
+    queues.get(slot)?.queue.entry(taken.lease.sequence)?.order
 }
 
 /// The event that was taken. The segment with it may have been dropped meanwhile: then it was

@@ -680,3 +680,43 @@ async fn a_sector_that_cannot_be_read_holds_up_nobody() {
     assert_eq!(figures.lost, 1);
     assert_eq!(journal.drops(&readings).unwrap()[0].sequence, 5);
 }
+
+#[tokio::test]
+async fn what_follows_an_event_that_cannot_be_read_waits_for_it() {
+    let (disk, clock) = (SimulatedDisk::new(), Hands::default());
+    let store = open_with(&disk, clock.clone());
+    let journal = store.journal();
+    let ordered = QueueSettings {
+        order_by: Some("subject".into()),
+        ..batches(100)
+    };
+    journal.configure(queue("readings"), ordered).await.unwrap();
+    // "2", "5" and "8" have one key.
+    publish(&journal, 0..10).await;
+    for file in disk
+        .files()
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "log"))
+    {
+        let mut at = 0;
+        disk.damage(file, |content| {
+            at = content.windows(4).position(|four| four == b"5555").unwrap();
+        });
+        disk.break_sector(file, at as u64);
+    }
+    let deliveries = take(&journal, "readings").await;
+    assert!(ids(&deliveries).contains(&"2"));
+    assert!(!ids(&deliveries).contains(&"8"));
+    let leases = deliveries.into_iter().map(|one| (one.lease, Outcome::Done));
+    journal.settle(leases.collect()).await.unwrap();
+    let mut later = Vec::new();
+    for _ in 0..10 {
+        clock.0.fetch_add(1_000_000, Ordering::SeqCst);
+        for delivery in take(&journal, "readings").await {
+            later.push((delivery.event.id.clone(), delivery.attempt));
+            let done = vec![(delivery.lease, Outcome::Done)];
+            journal.settle(done).await.unwrap();
+        }
+    }
+    assert_eq!(later, [("8".to_owned(), 1)]);
+}

@@ -18,6 +18,7 @@ use crate::transaction::{Lease, Outcome, Prepared, Settled};
 /// Events and bytes after which a sweep leaves the rest to the next one.
 const SWEEP_MAX: usize = 256;
 const SWEEP_BYTES_MAX: usize = 4 << 20;
+
 impl Decisions<'_> {
     pub(super) fn settle_all(
         &mut self,
@@ -26,14 +27,35 @@ impl Decisions<'_> {
         body: &mut Body,
     ) -> Decided<Vec<Settled>> {
         let mut settled = Vec::with_capacity(settlements.len());
+        // Order keys whose event comes again.
+        let mut waiting = HashSet::new();
         for (lease, outcome) in settlements {
+            let key = self.order(&lease);
+            // Else it would be done before what comes before it. What a transaction did for it
+            // cannot be taken back.
+            let follows = lenient && key.is_some_and(|key| waiting.contains(&key));
+            let outcome = match outcome {
+                Outcome::Done if follows => Outcome::Later {
+                    cause: Cause::new("an earlier event of its key failed in the same batch"),
+                    after_ms: None,
+                },
+                outcome => outcome,
+            };
             let one = self.settle(&lease, outcome, body)?;
-            if one == Settled::Stale && !lenient {
-                return Err(StoreError::Stale.into());
+            match one {
+                Settled::Retried { .. } => waiting.extend(key),
+                Settled::Stale if !lenient => return Err(StoreError::Stale.into()),
+                _ => {}
             }
             settled.push(one);
         }
         Ok(settled)
+    }
+
+    /// The order key of what is out with a lease.
+    fn order(&self, lease: &Lease) -> Option<(usize, u64)> {
+        let queue = &self.queues.get(lease.slot)?.queue;
+        Some((lease.slot, queue.entry(lease.sequence())?.order?))
     }
 
     fn settle(&mut self, lease: &Lease, outcome: Outcome, body: &mut Body) -> Decided<Settled> {
