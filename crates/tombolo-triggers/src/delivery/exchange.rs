@@ -66,7 +66,7 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
             continue;
         }
         let mut span = begin(&lane, &deliveries);
-        let taken = Taken::new(deliveries, lease_ms);
+        let taken = Taken::new(deliveries, lease_ms, lane.consumer.lingers);
         if span.is_recording() {
             taken.describe(&lane, &mut span);
         }
@@ -104,7 +104,7 @@ fn begin(lane: &Lane, deliveries: &[Delivery]) -> Span {
 }
 
 impl Taken {
-    fn new(deliveries: Vec<Delivery>, lease_ms: u64) -> Self {
+    fn new(deliveries: Vec<Delivery>, lease_ms: u64, lingers: Duration) -> Self {
         let (now, lease) = (Instant::now(), Duration::from_millis(lease_ms));
         let attempt = deliveries.iter().map(|delivery| delivery.attempt).max();
         let attempt = attempt.unwrap_or(1);
@@ -124,7 +124,7 @@ impl Taken {
             hops: hops.unwrap_or(0),
             begun: now,
             begin_by: now + lease / 2,
-            deadline: now + lease.saturating_sub(MARGIN.min(lease / 10)),
+            deadline: now + lease.saturating_sub(MARGIN.min(lease / 10) + lingers),
             request_id,
         }
     }
@@ -169,6 +169,7 @@ impl Lane {
     async fn exchange(&self, taken: &Taken, trace: TraceContext) -> Option<Fault> {
         if !self.consumer.transactional {
             let (verdict, answer) = self.ask(taken, trace, None).await;
+            let verdict = self.outwait(verdict).await;
             let fault = verdict.fault().cloned();
             let effects = match (&verdict, &answer) {
                 (Verdict::Done(_), Some(answer)) => self.told(taken, answer, trace),
@@ -202,6 +203,22 @@ impl Lane {
         self.settle(taken, verdict, Transaction::default(), trace)
             .await;
         lost
+    }
+
+    /// What follows of an event's order key waits until the function is no more at work for the event, also when that
+    /// was its last attempt.
+    async fn outwait(&self, verdict: Verdict) -> Verdict {
+        let lingers = self.consumer.lingers;
+        match verdict {
+            Verdict::Retry(fault) if !lingers.is_zero() && fault.code.is_some() => {
+                tokio::time::sleep(fault.after.unwrap_or_default().min(lingers)).await;
+                Verdict::Retry(Fault {
+                    after: None,
+                    ..fault
+                })
+            }
+            verdict => verdict,
+        }
     }
 
     /// The turn of a transactional run, beside others or alone.
@@ -329,10 +346,14 @@ impl Lane {
                 return (verdict, Some(answer));
             }
             Ok(Err(fault)) => Verdict::of_fault(fault),
-            Err(_) => Verdict::Retry(Fault::new(
-                Some(Code::WallExceeded),
-                "the function did not answer within the lease of its events",
-            )),
+            Err(_) => {
+                let lingers = self.consumer.lingers;
+                let detail = "the function did not answer within the lease of its events";
+                Verdict::Retry(Fault {
+                    after: (!lingers.is_zero()).then_some(lingers),
+                    ..Fault::new(Some(Code::WallExceeded), detail)
+                })
+            }
         };
         (verdict, None)
     }
