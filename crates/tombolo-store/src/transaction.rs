@@ -54,6 +54,28 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// What the queue is told of it.
+    pub(crate) fn of_queue(&self) -> queue::Outcome {
+        match *self {
+            Self::Done => queue::Outcome::Done,
+            Self::Retry { after_ms, .. } => queue::Outcome::Retry { after_ms },
+            Self::Later { after_ms, .. } => queue::Outcome::Later { after_ms },
+            Self::Dead { .. } => queue::Outcome::Dead,
+        }
+    }
+
+    /// Why it is not done, if it is not.
+    pub(crate) fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Done => None,
+            Self::Retry { cause, .. } | Self::Later { cause, .. } | Self::Dead { cause } => {
+                Some(cause)
+            }
+        }
+    }
+}
+
 /// What became of an event that was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {

@@ -10,13 +10,13 @@ use crate::StoreError;
 use crate::commit::callback::failed;
 use crate::log::Place;
 use crate::operation::{Body, Operation, number_of};
-use crate::queue::{Burial, Entry, Operation as QueueOperation, Outcome as QueueOutcome, Reason};
-use crate::queues::{Content, Dropped, Effect, Slot, read_history, read_stored};
+use crate::queue::{Burial, Entry, Operation as QueueOperation, Reason};
+use crate::queues::{Content, Dropped, Effect, Slot};
 use crate::stored::{self, Attempt, Cause, DeadLetter, Stored, add_attempt, encode_history};
 use crate::transaction::{Lease, Outcome, Prepared, Settled};
 
 /// Events and bytes after which a sweep leaves the rest to the next one.
-const SWEEP_MAX: usize = 256;
+pub(in crate::commit) const SWEEP_MAX: usize = 256;
 const SWEEP_BYTES_MAX: usize = 4 << 20;
 
 impl Decisions<'_> {
@@ -59,18 +59,14 @@ impl Decisions<'_> {
     }
 
     fn settle(&mut self, lease: &Lease, outcome: Outcome, body: &mut Body) -> Decided<Settled> {
-        let (outcome, cause) = match outcome {
-            Outcome::Done => (QueueOutcome::Done, None),
-            Outcome::Retry { cause, after_ms } => (QueueOutcome::Retry { after_ms }, Some(cause)),
-            Outcome::Later { cause, after_ms } => (QueueOutcome::Later { after_ms }, Some(cause)),
-            Outcome::Dead { cause } => (QueueOutcome::Dead, Some(cause)),
-        };
+        let in_queue = outcome.of_queue();
+        let cause = outcome.cause();
         let (now, random) = (self.now, (self.random)());
         let (queue, plan) = self.plan(lease.slot);
         let Some(queue) = queue else {
             return Ok(Settled::Stale);
         };
-        let Ok(operation) = queue.queue.settle(plan, lease.lease, outcome, now, random) else {
+        let Ok(operation) = queue.queue.settle(plan, lease.lease, in_queue, now, random) else {
             return Ok(Settled::Stale);
         };
         self.returned(lease.slot, queue, operation, cause, body)
@@ -95,10 +91,8 @@ impl Decisions<'_> {
                 let before = queue.queue.entry(sequence);
                 let history = match before.is_some_and(|entry| entry.attempts == attempts) {
                     // It was not tried.
-                    true => {
-                        read_history(self.segments, queue.history(sequence)).unwrap_or_default()
-                    }
-                    false => self.history(queue, sequence, attempts, cause()),
+                    true => self.history(slot, queue, sequence),
+                    false => self.longer_history((slot, queue), sequence, attempts, cause()),
                 };
                 let history = encode_history(&history);
                 let content = if queue.is_logged(sequence) {
@@ -137,20 +131,27 @@ impl Decisions<'_> {
         }
     }
 
-    /// An event's content. One that the disk refuses to give is as good as damaged: it must not
-    /// hold up the queue.
-    fn stored(&self, queue: &Slot, entry: &Entry<Place>) -> Option<Stored> {
-        let read = read_stored(self.segments, &queue.content(entry));
-        read.inspect_err(
-            |error| tracing::error!(%error, queue = %queue.id, "an event cannot be read"),
-        )
-        .ok()
-        .flatten()
+    /// An event's content; nothing if that is damaged.
+    fn stored(&mut self, slot: usize, queue: &Slot, entry: &Entry<Place>) -> Option<Stored> {
+        let which = (slot, entry.sequence);
+        self.ahead
+            .stored(self.segments, which, || queue.content(entry))
     }
 
-    fn history(&self, queue: &Slot, sequence: u64, attempt: u16, cause: Cause) -> Vec<Attempt> {
-        let history = read_history(self.segments, queue.history(sequence));
-        let mut history = history.unwrap_or_default();
+    fn history(&mut self, slot: usize, queue: &Slot, sequence: u64) -> Vec<Attempt> {
+        let content = queue.history(sequence);
+        self.ahead.history(self.segments, (slot, sequence), content)
+    }
+
+    /// The history of an event with one attempt more.
+    fn longer_history(
+        &mut self,
+        (slot, queue): (usize, &Slot),
+        sequence: u64,
+        attempt: u16,
+        cause: Cause,
+    ) -> Vec<Attempt> {
+        let mut history = self.history(slot, queue, sequence);
         let at = self.now;
         add_attempt(&mut history, Attempt { attempt, at, cause });
         history
@@ -172,7 +173,7 @@ impl Decisions<'_> {
         };
         let reason = Reason::Buried(burial);
         let grave = self.queues.find(&queue.id.dead());
-        let stored = self.stored(queue, &entry);
+        let stored = self.stored(slot, queue, &entry);
         if stored.is_none() {
             self.effects.push(Effect::Lost { slot });
         }
@@ -192,7 +193,7 @@ impl Decisions<'_> {
                 origin: queue.id.clone(),
                 burial,
                 attempts,
-                history: self.history(queue, sequence, attempts, cause),
+                history: self.longer_history((slot, queue), sequence, attempts, cause),
             }),
             ..stored
         };
@@ -283,8 +284,10 @@ impl Decisions<'_> {
         reason: Reason,
     ) -> Decided<Dropped> {
         let entry = queue.queue.entry(sequence);
-        let stored = entry.and_then(|entry| self.stored(queue, &entry));
-        let named = stored.map(|stored| (stored.event.source, stored.event.id));
+        let named = entry.and_then(|entry| {
+            let content = || queue.content(&entry);
+            self.ahead.name(self.segments, (slot, sequence), content)
+        });
         let came = || self.came.get(&(slot, sequence)).cloned();
         let (source, id) = named.or_else(came).unwrap_or_default();
         let dropped = Dropped {
@@ -381,7 +384,7 @@ impl Decisions<'_> {
                     continue;
                 };
                 // Before it is planned: what is damaged, or is no dead letter, stays where it is.
-                let Some(stored) = decisions.stored(queue, &entry) else {
+                let Some(stored) = decisions.stored(slot, queue, &entry) else {
                     continue;
                 };
                 let Some(origin) = stored.dead.as_ref().map(|dead| dead.origin.clone()) else {
