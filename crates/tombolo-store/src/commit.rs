@@ -108,7 +108,8 @@ struct Caller {
 /// Those that wait on one runtime are answered by a task there. Waking each of them from here would wake a sleeping
 /// thread of the runtime once for each, which costs more than all else that is done for it.
 fn answer_all(answered: impl Iterator<Item = (Caller, Answered)>) {
-    let mut runtimes: Vec<(Handle, Vec<(oneshot::Sender<Answered>, Answered)>)> = Vec::new();
+    type Waiting = Vec<(oneshot::Sender<Answered>, Answered)>;
+    let mut runtimes: Vec<(Handle, Waiting)> = Vec::new();
     for (Caller { answer, runtime }, answered) in answered {
         let Some(runtime) = runtime else {
             let _ = answer.send(answered);
