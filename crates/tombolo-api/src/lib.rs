@@ -19,8 +19,8 @@ pub use log::{LogEntry, LogQuery};
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use queue::{
-    Attempt, DeadLetter, DroppedEvent, Queue, QueueCounters, QueuedEvent, Receipt, Selected,
-    Selection, Standing, Terms,
+    Attempt, DeadLetter, DroppedEvent, Queue, QueueCounters, QueuedEvent, Receipt, RememberedIds,
+    Selected, Selection, Standing, Terms,
 };
 pub use resource::{
     App, Bucket, Function, FunctionSummary, Grants, Limits, List, Node, Trigger, TriggerKind, Usage,

@@ -35,6 +35,22 @@ pub struct Queue {
     /// Events that wait after a failed attempt.
     pub backing_off: u64,
     pub counters: QueueCounters,
+    /// What the queue remembers of the events that it accepted, to know duplicates.
+    #[serde(default)]
+    pub remembered: RememberedIds,
+}
+
+/// The ids that a queue remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RememberedIds {
+    /// Ids that are remembered now, at least.
+    pub ids: u64,
+    /// Ids that were forgotten before their time because there were too many, since the node
+    /// started: duplicates of these events would be accepted.
+    pub forgotten_early: u64,
+    /// Places of the disk with ids that were found damaged since the node started: as above.
+    pub damages: u64,
 }
 
 /// What happened to the events of a queue since the node started.
@@ -92,8 +108,13 @@ pub struct QueuedEvent {
     /// What is told of it if it is a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<DeadLetter>,
-    /// The event in the JSON format of CloudEvents 1.0.
-    pub event: Value,
+    /// The event in the JSON format of CloudEvents 1.0; none when its content is damaged or cannot
+    /// be written so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Value>,
+    /// What is wrong with the event, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Where an event of a queue stands.

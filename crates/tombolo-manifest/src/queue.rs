@@ -56,17 +56,30 @@ pub struct Retention {
     #[serde(with = "text::duration")]
     #[schemars(with = "DurationText", extend("x-minimum" = "1s", "x-maximum" = "3650days"))]
     pub age: Duration,
-    /// Most bytes of events that wait.
-    #[serde(with = "text::size")]
-    #[schemars(with = "SizeText", extend("x-minimum" = "64KiB", "x-maximum" = "1024GiB"))]
-    pub bytes: u64,
+    /// Most bytes of events that wait; 1GiB when absent, in memory 16MiB, where each event counts 128 bytes more than it has.
+    #[serde(with = "text::optional_size", skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Option<SizeText>",
+        extend("x-minimum" = "64KiB", "x-maximum" = "1024GiB")
+    )]
+    pub bytes: Option<u64>,
+}
+
+impl Queue {
+    /// Most bytes of events that wait, by what the manifest says or by the queue's durability.
+    pub fn bytes_max(&self) -> u64 {
+        self.retention.bytes.unwrap_or(match self.durability {
+            Durability::Fsync => 1 << 30,
+            Durability::Memory => 16 << 20,
+        })
+    }
 }
 
 impl Default for Retention {
     fn default() -> Self {
         Self {
             age: Duration::from_secs(30 * 24 * 60 * 60),
-            bytes: 1 << 30,
+            bytes: None,
         }
     }
 }

@@ -115,7 +115,7 @@ fn queues_and_their_triggers_mean_what_they_say() {
     let readings = &manifest.queues[&"readings".parse().unwrap()];
     assert_eq!(readings.durability, Durability::Memory);
     assert_eq!(readings.retention.age, Duration::from_secs(7 * 86_400));
-    assert_eq!(readings.retention.bytes, 512 << 20);
+    assert_eq!(readings.bytes_max(), 512 << 20);
     assert_eq!(readings.full, WhenFull::Compact);
     assert_eq!(readings.order_by.as_ref().unwrap().as_str(), "subject");
     let plans = &manifest.queues[&"plans".parse().unwrap()];
@@ -125,6 +125,12 @@ fn queues_and_their_triggers_mean_what_they_say() {
         (Durability::Fsync, WhenFull::Refuse)
     );
     assert_eq!(plans.retention.age, Duration::from_secs(30 * 86_400));
+    assert_eq!(plans.bytes_max(), 1 << 30);
+    let in_memory = Queue {
+        durability: Durability::Memory,
+        ..Queue::default()
+    };
+    assert_eq!(in_memory.bytes_max(), 16 << 20);
 
     let [first, second] = manifest.triggers.queue.as_slice() else {
         panic!("two consumers");

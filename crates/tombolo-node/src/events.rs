@@ -5,9 +5,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tombolo_core::{Feed, Name, QueueId, QueueName};
-use tombolo_manifest::{Durability, QueueTrigger, WhenFull};
+use tombolo_manifest::{Durability, Isolation, QueueTrigger, WhenFull};
 use tombolo_store::Changes;
-use tombolo_store::queue::{self, BatchSettings, QueueSettings, RetrySettings, TakeBounds};
+use tombolo_store::queue::{
+    self, BatchSettings, Callback, QueueSettings, RetrySettings, TakeBounds,
+};
 use tombolo_triggers::cron::CronSource;
 use tombolo_triggers::delivery::{Consumer, Target};
 use tombolo_triggers::mqtt::{Subscription, TOPIC_ATTRIBUTE, TopicError};
@@ -36,8 +38,8 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
         let mut settings = kept(queue);
         let consumer = trigger.map(|trigger| {
             consumed(&mut settings, trigger);
-            settings.lease_ms = lease_ms(app, &trigger.function);
-            consumer(app, trigger)
+            settings.lease_ms = lease_ms(app, &trigger.function, &settings);
+            consumer(app, trigger, &settings)
         });
         queues.insert(
             id(app, name.clone().into()),
@@ -46,9 +48,14 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
     }
     for (function, feed) in feeds(app) {
         let queue = id(app, QueueName::of_function(&function, feed));
-        let settings = QueueSettings {
+        let called_back = (feed == Feed::Async && calls_back(app, &function))
+            .then(|| id(app, QueueName::of_function(&function, Feed::Callback)));
+        let mut settings = QueueSettings {
+            callback: called_back.clone().map(|queue| Callback {
+                queue,
+                function: app.id(&function),
+            }),
             order_by: order_by(feed).map(str::to_owned),
-            lease_ms: lease_ms(app, &function),
             retry: match feed {
                 Feed::Callback => RetrySettings {
                     attempts: CALLBACK_ATTEMPTS,
@@ -58,6 +65,7 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
             },
             ..QueueSettings::default()
         };
+        settings.lease_ms = lease_ms(app, &function, &settings);
         let consumer = Some(Consumer {
             queue: queue.clone(),
             function: app.id(&function),
@@ -68,9 +76,9 @@ pub(crate) fn queues(app: &App) -> BTreeMap<QueueId, AppQueue> {
                 _ => Target::Function,
             },
             reply: None,
-            callback: (feed == Feed::Async && calls_back(app, &function))
-                .then(|| id(app, QueueName::of_function(&function, Feed::Callback))),
+            callback: called_back,
             transactional: false,
+            lingers: lingers(app, &function, &settings),
         });
         queues.insert(queue, AppQueue { settings, consumer });
     }
@@ -165,7 +173,7 @@ fn kept(queue: &tombolo_manifest::Queue) -> QueueSettings {
             Durability::Memory => queue::Durability::Memory,
         },
         age_ms: milliseconds(queue.retention.age),
-        bytes: queue.retention.bytes,
+        bytes: queue.bytes_max(),
         full: match queue.full {
             WhenFull::Refuse => queue::WhenFull::Refuse,
             WhenFull::DropOldest => queue::WhenFull::DropOldest,
@@ -196,7 +204,7 @@ fn consumed(settings: &mut QueueSettings, trigger: &QueueTrigger) {
     };
 }
 
-fn consumer(app: &App, trigger: &QueueTrigger) -> Consumer {
+fn consumer(app: &App, trigger: &QueueTrigger, settings: &QueueSettings) -> Consumer {
     Consumer {
         queue: id(app, trigger.queue.clone().into()),
         function: app.id(&trigger.function),
@@ -212,6 +220,7 @@ fn consumer(app: &App, trigger: &QueueTrigger) -> Consumer {
             .map(|reply| id(app, reply.clone().into())),
         callback: None,
         transactional: trigger.transactional,
+        lingers: lingers(app, &trigger.function, settings),
     }
 }
 
@@ -222,12 +231,28 @@ fn bounds(settings: &QueueSettings) -> TakeBounds {
     }
 }
 
-fn lease_ms(app: &App, function: &Name) -> u64 {
-    let limits = app
+fn lease_ms(app: &App, function: &Name, settings: &QueueSettings) -> u64 {
+    let wall = wall(app, function).saturating_add(LEASE_MARGIN);
+    milliseconds(wall.saturating_add(lingers(app, function, settings)))
+}
+
+/// How long a function may be at work for an event of an ordered queue after it was given up.
+fn lingers(app: &App, function: &Name, settings: &QueueSettings) -> Duration {
+    let concurrent = app
         .functions()
         .get(function)
-        .map(|function| function.limits);
-    milliseconds(limits.unwrap_or_default().budget.wall + LEASE_MARGIN)
+        .is_some_and(|function| function.isolation == Isolation::Concurrent);
+    match concurrent && settings.order_by.is_some() {
+        // Its instance ends by then, at the latest.
+        true => wall(app, function).saturating_add(Duration::from_secs(1)),
+        false => Duration::ZERO,
+    }
+}
+
+fn wall(app: &App, function: &Name) -> Duration {
+    let function = app.functions().get(function);
+    let limits = function.map(|function| function.limits);
+    limits.unwrap_or_default().budget.wall
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -347,6 +372,7 @@ mod tests {
             version = "1.0.0"
             [functions.analyse]
             component = "a.wasm"
+            isolation = "concurrent"
             [[triggers.mqtt]]
             topic = "m/+"
             function = "analyse"
@@ -364,7 +390,14 @@ mod tests {
         };
         assert_eq!(filter.as_str(), "m/+");
         assert_eq!(queue.to_string(), "plant/analyse.mqtt");
-        let settings = &queues(&app)[queue].settings;
+        let all = queues(&app);
+        let settings = &all[queue].settings;
         assert_eq!(settings.order_by.as_deref(), Some("mqtttopic"));
+        // A concurrent instance may be at work for as long again, and the next of the topic waits for that.
+        let lingers = |queue: &QueueId| all[queue].consumer.as_ref().unwrap().lingers;
+        assert_eq!((lingers(queue).as_secs(), settings.lease_ms), (31, 71_000));
+        let unordered = id(&app, "analyse.async".parse().unwrap());
+        assert_eq!(lingers(&unordered), Duration::ZERO);
+        assert_eq!(all[&unordered].settings.lease_ms, 40_000);
     }
 }

@@ -227,6 +227,8 @@ impl Node {
         runtime.connect_queues(Arc::new(journal.clone()));
         let read = journal.clone();
         telemetry.read_queues(move || queues::readings(&read));
+        let read = journal.clone();
+        telemetry.read_answers(move || queues::answers(&read));
         let publish: Arc<dyn Publish> = Arc::new(journal.clone());
         let authorities = config.mqtt.remote_authorities.clone();
         let remote = RemoteBrokers::new(publish.clone(), memory(&store, "mqtt"), authorities)?;

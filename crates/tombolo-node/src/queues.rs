@@ -1,5 +1,7 @@
 //! What the API answers about queues, and what operators do with them.
 
+mod listing;
+
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,28 +9,19 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tombolo_api::path::QueueEndpoint;
-use tombolo_api::{
-    Attempt, DeadLetter, DroppedEvent, List, Queue, QueueCounters, QueuedEvent, Selected, Standing,
-};
+use tombolo_api::{List, Queue, QueueCounters, RememberedIds, Selected};
 use tombolo_core::header::{REQUEST_ID, TRACEPARENT};
 use tombolo_core::{Blame, Body, BodyError, Code, FunctionId, QueueId, TraceContext, event};
 use tombolo_runtime::Runtime;
-use tombolo_store::queue::{self, Burial, Due, Reason};
-use tombolo_store::{
-    Dropped, EventFilter, Journal, Listed, Peeked, QueueFigures, Selection, StoreError,
-};
-use tombolo_telemetry::QueueReading;
+use tombolo_store::{AnswerFigures, EventFilter, Journal, QueueFigures, Selection, StoreError};
+use tombolo_telemetry::{AnswerReading, QueueReading};
 use tombolo_triggers::ingress::Ingress;
 
+use self::listing::{dropped, page, queued};
 use crate::control::{Control, json};
 use crate::deploy::Apps;
 use crate::refusal::{Refusal, refuse};
 
-/// Events of a page when the query says nothing, and at most.
-const PAGE: usize = 20;
-const PAGE_MAX: usize = 1000;
-/// A page with so many bytes of events ends.
-const PAGE_BYTES: u64 = 4 << 20;
 /// The longest selection.
 const SELECTION_BYTES_MAX: usize = 64 << 10;
 
@@ -139,8 +132,8 @@ fn describe(apps: &Apps, found: &QueueFigures) -> Queue {
         queue,
         configured,
         lost,
+        remembered,
         figures,
-        ..
     } = found;
     let counters = &figures.counters;
     Queue {
@@ -167,6 +160,11 @@ fn describe(apps: &Apps, found: &QueueFigures) -> Queue {
             purged: counters.purged,
             redriven: counters.redriven,
             lost: *lost,
+        },
+        remembered: RememberedIds {
+            ids: remembered.ids,
+            forgotten_early: remembered.forgotten_early,
+            damages: remembered.damages,
         },
     }
 }
@@ -208,138 +206,24 @@ pub(crate) fn readings(journal: &Journal) -> Vec<QueueReading> {
                 ("purged", counters.purged),
                 ("lost", found.lost),
             ],
+            remembered: found.remembered.ids,
+            forgotten_early: found.remembered.forgotten_early,
+            remembered_damages: found.remembered.damages,
         }
     };
     queues.map(reading).collect()
 }
 
-/// Some events of a queue, as the query says.
-fn page(journal: &Journal, id: &QueueId, query: &str) -> Result<Response<Body>, Refusal> {
-    let (mut from, mut limit) = (0, PAGE);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let unclear = || refuse(Code::BadRequest, format!("`{pair}` cannot be understood"));
-        match name {
-            "from" => from = value.parse().map_err(|_| unclear())?,
-            "limit" => limit = value.parse().map_err(|_| unclear())?,
-            _ => return Err(unclear()),
-        }
-    }
-    let listed = journal.list(id, from, limit.min(PAGE_MAX));
-    let (mut items, mut bytes) = (Vec::new(), 0);
-    for listed in listed.map_err(|error| failed(&error))? {
-        bytes += u64::from(listed.bytes);
-        if bytes > PAGE_BYTES && !items.is_empty() {
-            break;
-        }
-        // One that is gone meanwhile is left out.
-        items.extend(queued(journal, id, &listed)?);
-    }
-    Ok(json(&List { items }))
-}
-
-/// An event with its content; none if it is gone meanwhile.
-fn queued(
-    journal: &Journal,
-    id: &QueueId,
-    listed: &Listed,
-) -> Result<Option<QueuedEvent>, Refusal> {
-    let peeked = journal.peek(id, listed.sequence);
-    let Some(peeked) = peeked.map_err(|error| failed(&error))? else {
-        return Ok(None);
+/// What metrics tell of the stored answers of every function; nothing once the store is closed.
+pub(crate) fn answers(journal: &Journal) -> Vec<AnswerReading> {
+    let answers = journal.answers().unwrap_or_default().into_iter();
+    let reading = |found: AnswerFigures| AnswerReading {
+        function: found.function,
+        answers: found.answers,
+        bytes: found.bytes,
+        evicted: found.evicted,
     };
-    let Peeked {
-        event,
-        trace,
-        published_wall_ms,
-        attempts,
-        history,
-        dead,
-    } = peeked;
-    let written = event::json::write(&event).ok();
-    let written = written.and_then(|text| serde_json::from_slice(&text).ok());
-    let unreadable = || refuse(Code::EventInvalid, "the event cannot be written as JSON");
-    let now = journal.now().map_err(|error| failed(&error))?;
-    let (due, retry_in_ms) = match listed.due {
-        Some(Due::Wall(due_ms)) => (Some(moment(due_ms)), None),
-        Some(Due::Lived(due_ms)) => (None, Some(due_ms.saturating_sub(now.lived_ms))),
-        None => (None, None),
-    };
-    Ok(Some(QueuedEvent {
-        sequence: listed.sequence,
-        standing: standing(listed.standing),
-        priority: listed.priority,
-        bytes: listed.bytes,
-        published: moment(published_wall_ms),
-        due,
-        retry_in_ms,
-        attempts,
-        history: history.into_iter().map(attempt).collect(),
-        trace: trace.map(|trace| trace.to_string()),
-        dead: dead.map(dead_letter),
-        event: written.ok_or_else(unreadable)?,
-    }))
-}
-
-fn standing(standing: queue::Standing) -> Standing {
-    match standing {
-        queue::Standing::Ready => Standing::Ready,
-        queue::Standing::Behind => Standing::Behind,
-        queue::Standing::BackingOff => Standing::BackingOff,
-        queue::Standing::Scheduled => Standing::Scheduled,
-        queue::Standing::Leased => Standing::Leased,
-    }
-}
-
-fn attempt(attempt: tombolo_store::Attempt) -> Attempt {
-    let cause = attempt.cause;
-    Attempt {
-        attempt: attempt.attempt,
-        at: moment(attempt.at.wall_ms),
-        code: cause.code.map(|code| code.to_string()),
-        detail: cause.detail,
-        trace: cause.trace.map(|trace| trace.to_string()),
-    }
-}
-
-fn dead_letter(dead: tombolo_store::DeadLetter) -> DeadLetter {
-    let burial = match dead.burial {
-        Burial::Refused => "refused",
-        Burial::Attempts => "attempts",
-        Burial::Age => "age",
-    };
-    DeadLetter {
-        origin: dead.origin.to_string(),
-        burial: burial.into(),
-        attempts: dead.attempts,
-        history: dead.history.into_iter().map(attempt).collect(),
-    }
-}
-
-fn dropped(dropped: Dropped) -> DroppedEvent {
-    let reason = match dropped.reason {
-        Reason::Done => "done",
-        Reason::Dropped => "dropped",
-        Reason::Expired => "expired",
-        Reason::Compacted => "compacted",
-        Reason::Purged => "purged",
-        Reason::Redriven => "redriven",
-        Reason::Buried(_) => "dead",
-    };
-    DroppedEvent {
-        sequence: dropped.sequence,
-        source: dropped.source,
-        id: dropped.id,
-        reason: reason.into(),
-        at: moment(dropped.at.wall_ms),
-    }
-}
-
-/// A moment of the wall clock; what lies beyond the year 9999 is taken for its end.
-fn moment(wall_ms: u64) -> String {
-    const END_MS: u64 = 253_402_300_799_999;
-    let time = UNIX_EPOCH + Duration::from_millis(wall_ms.min(END_MS));
-    humantime::format_rfc3339_millis(time).to_string()
+    answers.map(reading).collect()
 }
 
 /// What a request selects, and whether it only asks how much that is.

@@ -1,11 +1,14 @@
-//! Group commit: one thread that takes what is queued, decides it, writes it to the log with one fsync, applies it, and answers every caller.
+//! Group commit: one thread that takes what is queued, has it decided and written to the log with one fsync, and answers every caller.
 //!
 //! Groups are not waited for: while one is synced the next gathers. So a caller alone waits for
 //! nothing but its own sync, and many callers share each. (Waiting for more was slower: decision
 //! 0004.) Only callers that want the writer's own core are let run first ([`let_callers_run`]).
 
+mod ahead;
+pub(crate) mod callback;
 pub(crate) mod changes;
 mod decide;
+mod group;
 mod moving;
 mod upkeep;
 
@@ -19,13 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tombolo_core::{Origin, QueueId};
 
-use self::changes::Watched;
-use self::decide::{Decisions, Outcomes, Refused};
-use crate::engine::Transaction;
-use crate::log::Group;
-use crate::operation::Body;
-use crate::queue::{Durability, QueueSettings};
-use crate::queues::Queues;
+use crate::queue::QueueSettings;
 use crate::transaction::{Change, Changes, Committed};
 use crate::{StoreError, Swapped, WRITE_BYTES_MAX};
 
@@ -69,10 +66,7 @@ impl Action {
     /// Whether it makes room on the disk sooner or later, and takes next to none now.
     fn shrinks(&self) -> bool {
         match self {
-            Self::Change(change) => {
-                let publishes = !(change.publications.is_empty() && change.if_buried.is_empty());
-                !self.touches_keys() && !publishes
-            }
+            Self::Change(change) => !self.touches_keys() && change.publications.is_empty(),
             Self::Sweep(_) | Self::Purge(..) => true,
             Self::Configure(..) | Self::Retire(_) | Self::Watch(_) => true,
             Self::Increment { .. } | Self::Swap { .. } | Self::Redrive(..) => false,
@@ -114,7 +108,8 @@ struct Caller {
 /// Those that wait on one runtime are answered by a task there. Waking each of them from here would wake a sleeping
 /// thread of the runtime once for each, which costs more than all else that is done for it.
 fn answer_all(answered: impl Iterator<Item = (Caller, Answered)>) {
-    let mut runtimes: Vec<(Handle, Vec<(oneshot::Sender<Answered>, Answered)>)> = Vec::new();
+    type Waiting = Vec<(oneshot::Sender<Answered>, Answered)>;
+    let mut runtimes: Vec<(Handle, Waiting)> = Vec::new();
     for (Caller { answer, runtime }, answered) in answered {
         let Some(runtime) = runtime else {
             let _ = answer.send(answered);
@@ -284,213 +279,6 @@ fn run(mut writing: Writing, mut requests: mpsc::Receiver<Request>) {
         }
     }
     drop(writing.close());
-}
-
-impl Writing {
-    /// Commits a batch and answers it. An action that is refused by itself does not touch the
-    /// others; when the group cannot be written, all have failed and nothing has changed.
-    fn commit(&mut self, bytes: usize, actions: Vec<Action>, callers: Vec<Caller>) {
-        let mut written = false;
-        let begun = self.begin(bytes as u64);
-        let (actions, callers) = match begun {
-            // What makes room is done even then.
-            Err(StoreError::Full) => refuse_growth(actions, callers),
-            _ => (actions, callers),
-        };
-        let begun = match begun {
-            Err(StoreError::Full) if !actions.is_empty() => self.begin_shrinking(),
-            begun => begun,
-        };
-        let keys = actions.iter().any(Action::touches_keys);
-        let committed = begun.and_then(|group| {
-            if !keys {
-                return self.write(group, actions, None, &mut written);
-            }
-            let open = Arc::clone(&self.open);
-            let transacted = open
-                .engine
-                .transact(|engine| self.write(group, actions, Some(engine), &mut written));
-            let (done, dirty_bytes) = transacted?;
-            self.dirty_bytes += dirty_bytes;
-            Ok(done)
-        });
-        match committed {
-            Ok((results, outcomes)) => {
-                self.apply(outcomes);
-                answer_all(callers.into_iter().zip(results));
-                self.look_after();
-            }
-            Err(error) => {
-                if written {
-                    // It is in the log and nobody sees it: the next start will bring it to light.
-                    self.log.stop(&error);
-                }
-                tracing::error!(%error, requests = callers.len(), "commit failed");
-                let failed = |caller| (caller, Err(error.clone()));
-                answer_all(callers.into_iter().map(failed));
-            }
-        }
-    }
-
-    /// Decides a group and writes it.
-    fn write(
-        &mut self,
-        mut group: Group,
-        actions: Vec<Action>,
-        mut engine: Option<&mut Transaction<'_>>,
-        written: &mut bool,
-    ) -> Result<(Vec<Answered>, Outcomes), StoreError> {
-        let now = self.open.life.now();
-        let mut results = Vec::with_capacity(actions.len());
-        let outcomes = {
-            let open = Arc::clone(&self.open);
-            let mut queues = open.queues();
-            let mut rest = Vec::with_capacity(actions.len());
-            // Settings first: nothing of a queue may change while decisions about it are open.
-            for action in actions {
-                match action {
-                    Action::Configure(queue, settings) => {
-                        let retained = self.configure(&mut queues, &queue, *settings);
-                        rest.push(retained.err().map(Err));
-                        continue;
-                    }
-                    Action::Retire(queue) => queues.retire(&queue),
-                    Action::Watch(changes) => {
-                        self.watched = changes.into_iter().map(Watched::new).collect();
-                    }
-                    action => {
-                        rest.push(Some(Ok(action)));
-                        continue;
-                    }
-                }
-                rest.push(None);
-            }
-            let random = &mut || self.random.next();
-            let mut decisions = Decisions::new(
-                now,
-                &queues,
-                &self.open.segments,
-                &mut self.ids,
-                &self.watched,
-                random,
-            );
-            for action in rest {
-                let action = match action {
-                    Some(Ok(action)) => action,
-                    Some(Err(error)) => {
-                        results.push(Err(error));
-                        continue;
-                    }
-                    None => {
-                        results.push(Ok(Answer::Count(0)));
-                        continue;
-                    }
-                };
-                let mut body = Body::at(group.next_body_position());
-                let engine = engine.as_deref_mut();
-                match decide(&mut decisions, action, &mut body, engine) {
-                    Ok(answer) => {
-                        if !body.bytes().is_empty() {
-                            group.push(now, body.bytes())?;
-                        }
-                        results.push(Ok(answer));
-                    }
-                    Err(Refused::Alone(error)) => results.push(Err(error)),
-                    Err(Refused::Group(error)) => return Err(error),
-                }
-            }
-            decisions.outcomes()
-        };
-        if !group.is_empty() {
-            self.log.commit(group)?;
-            *written = true;
-        }
-        Ok((results, outcomes))
-    }
-
-    fn configure(
-        &mut self,
-        queues: &mut Queues,
-        queue: &QueueId,
-        settings: QueueSettings,
-    ) -> Result<(), StoreError> {
-        let durable = settings.durability == Durability::Fsync;
-        let retention_ms = settings.age_ms;
-        let slot = queues.configure(queue, settings);
-        Ok(self.ids.retain(slot, queue, retention_ms, durable)?)
-    }
-
-    /// Lets everybody see what is written.
-    fn apply(&mut self, outcomes: Outcomes) {
-        let lived_ms = self.open.life.now().lived_ms;
-        for ((slot, id), position) in outcomes.remembered {
-            self.ids.remember(slot, id, lived_ms, position);
-        }
-        let mut queues = self.open.queues();
-        let mut touched: Vec<usize> = Vec::new();
-        for effect in outcomes.effects {
-            if touched.last() != Some(&effect.slot()) {
-                touched.push(effect.slot());
-            }
-            queues.apply(effect);
-        }
-        touched.sort_unstable();
-        touched.dedup();
-        for slot in touched {
-            let remembered = self.ids.figures(slot);
-            if let Some(slot) = queues.get_mut(slot) {
-                slot.remembered = remembered;
-                slot.wake();
-            }
-        }
-    }
-}
-
-/// Answers those that need room, which there is not.
-fn refuse_growth(actions: Vec<Action>, callers: Vec<Caller>) -> (Vec<Action>, Vec<Caller>) {
-    let (shrinking, growing): (Vec<_>, Vec<_>) = actions
-        .into_iter()
-        .zip(callers)
-        .partition(|(action, _)| action.shrinks());
-    let full = |(_, caller)| (caller, Err(StoreError::Full));
-    answer_all(growing.into_iter().map(full));
-    shrinking.into_iter().unzip()
-}
-
-fn decide(
-    decisions: &mut Decisions<'_>,
-    action: Action,
-    body: &mut Body,
-    engine: Option<&mut Transaction<'_>>,
-) -> Result<Answer, Refused> {
-    match (action, engine) {
-        (Action::Change(change), engine) => decisions
-            .change(*change, body, engine)
-            .map(Answer::Committed),
-        (Action::Increment { key, delta, origin }, Some(engine)) => decisions
-            .increment(key, delta, origin, body, engine)
-            .map(Answer::Number),
-        (
-            Action::Swap {
-                key,
-                expected,
-                value,
-                origin,
-            },
-            Some(engine),
-        ) => decisions
-            .swap(key, expected.as_ref(), (value, origin), body, engine)
-            .map(Answer::Swapped),
-        (Action::Sweep(queue), _) => decisions.sweep(&queue, body).map(Answer::Count),
-        (Action::Purge(queue, sequences), _) => {
-            decisions.purge(&queue, &sequences, body).map(Answer::Count)
-        }
-        (Action::Redrive(queue, sequences), _) => decisions
-            .redrive(&queue, &sequences, body)
-            .map(Answer::Count),
-        // These were done before, or have an engine because they touch keys.
-        _ => Ok(Answer::Count(0)),
-    }
 }
 
 /// The sum of a number as it is stored and another.

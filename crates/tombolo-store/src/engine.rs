@@ -1,5 +1,7 @@
 //! The one module that sees the storage engine (redb): snapshots, transactions, checkpoints, checksums of values, and the engine's errors and panics as ours.
 
+mod answers;
+
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,19 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, StorageBackend, StorageError, Table, TableDefinition, WriteTransaction,
+    StorageBackend, StorageError, Table, TableDefinition, WriteTransaction,
 };
 
+pub(crate) use self::answers::{AnswerBounds, Held};
+use self::answers::{Answers, KeptAnswers};
 use crate::disk::{Disk, File};
 use crate::{OpenError, StoreError};
 
 type Pairs = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const KEY_VALUE: Pairs = TableDefinition::new("key_value");
-/// Answers that are given again, by function and key: when they were stored, and the answer.
-const ANSWERS: Pairs = TableDefinition::new("answers");
-/// When they were stored, with their keys; and their lengths.
-const ANSWERS_BY_AGE: Pairs = TableDefinition::new("answers_by_age");
 /// Bytes of keys and values that each app has.
 const USED: TableDefinition<'static, &'static [u8], u64> = TableDefinition::new("used");
 /// What the last checkpoint knew, under the one key [`CHECKPOINT_KEY`].
@@ -34,12 +34,6 @@ pub(crate) const CACHE_BYTES: usize = 32 << 20;
 /// A data file up to this size is read in full and checked whenever it is opened (about a second
 /// for each GiB). After a crash a larger one is too, by the engine itself.
 const CHECK_BYTES_MAX: u64 = 256 << 20;
-/// How long an answer is given again, in the life of the store.
-const ANSWER_AGE_MS: u64 = 24 * 60 * 60 * 1000;
-/// Answers that are kept; beyond it the oldest goes.
-const ANSWERS_MAX: u64 = 100_000;
-/// Bytes of answers that are kept; beyond it the oldest goes.
-const ANSWERS_BYTES_MAX: u64 = 256 << 20;
 /// What a change of one key adds to the pages that are not on disk yet, roughly: a leaf and a part
 /// of what is above it.
 const DIRTY_BYTES: u64 = 8 << 10;
@@ -49,8 +43,7 @@ const CHECKSUM_BYTES: usize = 4;
 /// An open data file.
 pub(crate) struct Engine {
     database: Database,
-    /// Bytes of all answers.
-    answers_bytes: AtomicU64,
+    kept_answers: KeptAnswers,
     /// Bytes of keys and values that each app may have.
     app_bytes_max: AtomicU64,
 }
@@ -71,15 +64,9 @@ pub(crate) struct Transaction<'transaction> {
     used: HashMap<Vec<u8>, u64>,
     app_bytes_max: u64,
     answers: Option<Answers<'transaction>>,
-    answers_bytes: u64,
+    kept_answers: &'transaction KeptAnswers,
     /// Bytes that the transaction may make the file grow by, roughly.
     dirty_bytes: u64,
-}
-
-/// The tables of answers.
-struct Answers<'transaction> {
-    by_key: PairsTable<'transaction>,
-    by_age: PairsTable<'transaction>,
 }
 
 /// A file of ours as the engine sees it.
@@ -114,7 +101,12 @@ impl StorageBackend for Backend {
 impl Engine {
     /// Opens the data file, or makes it when it is `new`. Recovery rolls back to the last
     /// checkpoint.
-    pub(crate) fn open(disk: &dyn Disk, folder: &Path, new: bool) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        folder: &Path,
+        new: bool,
+        answers: AnswerBounds,
+    ) -> Result<Self, OpenError> {
         let path = folder.join(DATA_FILE);
         let io = |source| OpenError::Io {
             path: path.clone(),
@@ -155,7 +147,7 @@ impl Engine {
         };
         let engine = Self {
             database,
-            answers_bytes: AtomicU64::new(0),
+            kept_answers: KeptAnswers::new(answers),
             app_bytes_max: AtomicU64::new(u64::MAX),
         };
         if new {
@@ -165,24 +157,9 @@ impl Engine {
                 .map_err(|error| io(io::Error::other(error)))?;
             disk.sync_folder(folder).map_err(io)?;
         }
-        engine
-            .count_answers()
+        guarded(|| engine.kept_answers.count(&engine.database))
             .map_err(|error| damaged(error.to_string()))?;
         Ok(engine)
-    }
-
-    fn count_answers(&self) -> Result<(), StoreError> {
-        let bytes = guarded(|| {
-            let transaction = self.database.begin_read().map_err(failed)?;
-            let table = transaction.open_table(ANSWERS_BY_AGE).map_err(failed)?;
-            let mut bytes = 0;
-            for entry in table.iter().map_err(failed)? {
-                bytes += answer_length(entry.map_err(failed)?.1.value());
-            }
-            Ok(bytes)
-        })?;
-        self.answers_bytes.store(bytes, Ordering::Relaxed);
-        Ok(())
     }
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
@@ -211,15 +188,16 @@ impl Engine {
                 used: HashMap::new(),
                 app_bytes_max: self.app_bytes_max.load(Ordering::Relaxed),
                 answers: None,
-                answers_bytes: self.answers_bytes.load(Ordering::Relaxed),
+                kept_answers: &self.kept_answers,
                 dirty_bytes: 0,
             };
             let done = changes(&mut open)?;
             open.keep_used()?;
-            let (dirty_bytes, answers_bytes) = (open.dirty_bytes, open.answers_bytes);
+            let dirty_bytes = open.dirty_bytes;
+            let answers = open.answers.take().map(Answers::changed);
             drop(open);
             transaction.commit().map_err(failed)?;
-            self.answers_bytes.store(answers_bytes, Ordering::Relaxed);
+            self.kept_answers.change(answers.unwrap_or_default());
             Ok((done, dirty_bytes))
         })
     }
@@ -247,9 +225,8 @@ impl Engine {
     pub(crate) fn checkpoint(&self, known: &[u8]) -> Result<(), StoreError> {
         guarded(|| {
             let transaction = self.database.begin_write().map_err(failed)?;
-            for table in [KEY_VALUE, ANSWERS, ANSWERS_BY_AGE] {
-                drop(transaction.open_table(table).map_err(failed)?);
-            }
+            drop(transaction.open_table(KEY_VALUE).map_err(failed)?);
+            drop(Answers::open(&transaction)?);
             drop(transaction.open_table(USED).map_err(failed)?);
             let mut table = transaction.open_table(CHECKPOINT).map_err(failed)?;
             let sealed = [known, &checksum(CHECKPOINT_KEY, known)].concat();
@@ -263,18 +240,12 @@ impl Engine {
 
     /// A stored answer that is not too old.
     pub(crate) fn answer(&self, key: &[u8], lived_ms: u64) -> Result<Option<Bytes>, StoreError> {
-        guarded(|| {
-            let transaction = self.database.begin_read().map_err(failed)?;
-            let table = transaction.open_table(ANSWERS).map_err(failed)?;
-            let Some(found) = get(&table, key)? else {
-                return Ok(None);
-            };
-            let Some(stored) = found.first_chunk() else {
-                return Err(StoreError::Damaged("a stored answer".into()));
-            };
-            let age_ms = lived_ms.saturating_sub(u64::from_be_bytes(*stored));
-            Ok((age_ms < ANSWER_AGE_MS).then(|| found.slice(stored.len()..)))
-        })
+        guarded(|| answers::find(&self.database, key, lived_ms))
+    }
+
+    /// The answers that each function has, by the beginning of their keys.
+    pub(crate) fn answers(&self) -> Vec<(Vec<u8>, Held)> {
+        self.kept_answers.held()
     }
 
     /// What the last checkpoint knew.
@@ -406,66 +377,19 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Stores an answer, and drops those that are too old or too many.
+    /// Stores an answer, and drops those that are too old, or too many of its function.
     pub(crate) fn answer(
         &mut self,
         key: &[u8],
         answer: &[u8],
         lived_ms: u64,
     ) -> Result<(), StoreError> {
-        self.dirty_bytes += 2 * DIRTY_BYTES + answer.len() as u64;
+        self.dirty_bytes += 3 * DIRTY_BYTES + answer.len() as u64;
         let answers = match &mut self.answers {
             Some(answers) => answers,
-            none => none.insert(Answers {
-                by_key: self.transaction.open_table(ANSWERS).map_err(failed)?,
-                by_age: self
-                    .transaction
-                    .open_table(ANSWERS_BY_AGE)
-                    .map_err(failed)?,
-            }),
+            none => none.insert(Answers::open(self.transaction)?),
         };
-        let bytes = &mut self.answers_bytes;
-        *bytes = bytes.saturating_sub(answers.remove(key)?);
-        let stored = lived_ms.to_be_bytes();
-        put(&mut answers.by_key, key, &[&stored, answer])?;
-        let (age, length) = ([&stored, key].concat(), (answer.len() as u64).to_le_bytes());
-        let inserted = answers.by_age.insert(age.as_slice(), length.as_slice());
-        inserted.map(drop).map_err(failed)?;
-        *bytes += answer.len() as u64;
-        while let Some(key) = answers.excess(*bytes, lived_ms)? {
-            *bytes = bytes.saturating_sub(answers.remove(&key)?);
-        }
-        Ok(())
-    }
-}
-
-impl Answers<'_> {
-    /// Removes the answer of a key; its length.
-    fn remove(&mut self, key: &[u8]) -> Result<u64, StoreError> {
-        let age = match self.by_key.remove(key).map_err(failed)? {
-            Some(old) => old
-                .value()
-                .first_chunk()
-                .map(|stored: &[u8; 8]| [stored, key].concat()),
-            None => None,
-        };
-        let Some(age) = age else { return Ok(0) };
-        let length = self.by_age.remove(age.as_slice()).map_err(failed)?;
-        Ok(length.map_or(0, |length| answer_length(length.value())))
-    }
-
-    /// The key of the oldest answer, if it is too old or there are too many.
-    fn excess(&self, bytes: u64, lived_ms: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some((age, _)) = self.by_age.first().map_err(failed)? else {
-            return Ok(None);
-        };
-        let Some((stored, key)) = age.value().split_first_chunk() else {
-            return Err(StoreError::Damaged("the age of an answer".into()));
-        };
-        let fits = bytes <= ANSWERS_BYTES_MAX
-            && self.by_key.len().map_err(failed)? <= ANSWERS_MAX
-            && lived_ms.saturating_sub(u64::from_be_bytes(*stored)) < ANSWER_AGE_MS;
-        Ok((!fits).then(|| key.to_vec()))
+        answers.store(self.kept_answers, key, answer, lived_ms)
     }
 }
 
@@ -476,12 +400,6 @@ fn app_of(key: &[u8]) -> &[u8] {
 
 fn entry_bytes(key: &[u8], value: &[u8]) -> u64 {
     (key.len() + value.len()) as u64
-}
-
-fn answer_length(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 fn put(table: &mut PairsTable<'_>, key: &[u8], value: &[&[u8]]) -> Result<(), StoreError> {

@@ -32,8 +32,8 @@ pub(crate) struct Ids {
 }
 
 /// The ids of a queue in memory: a crash that loses its events has to forget their ids.
-#[derive(Default)]
 struct Volatile {
+    queue: QueueId,
     retention_ms: u64,
     came_ms: HashMap<Fingerprint, u64>,
     by_age: VecDeque<Fingerprint>,
@@ -46,6 +46,18 @@ struct Scribe {
     done: Receiver<(usize, Finished)>,
     is_out: bool,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Volatile {
+    fn of(queue: QueueId) -> Self {
+        Self {
+            queue,
+            retention_ms: 0,
+            came_ms: HashMap::new(),
+            by_age: VecDeque::new(),
+            forgotten_early: 0,
+        }
+    }
 }
 
 impl Ids {
@@ -73,7 +85,9 @@ impl Ids {
         durable: bool,
     ) -> io::Result<()> {
         if !durable {
-            self.volatile.entry(slot).or_default().retention_ms = retention_ms;
+            let volatile = self.volatile.entry(slot);
+            let volatile = volatile.or_insert_with(|| Volatile::of(queue.clone()));
+            volatile.retention_ms = retention_ms;
             return Ok(());
         }
         self.volatile.remove(&slot);
@@ -116,6 +130,7 @@ impl Ids {
             {
                 if volatile.forgotten_early == 0 {
                     tracing::warn!(
+                        queue = %volatile.queue,
                         bound = VOLATILE_MAX,
                         "a queue in memory accepts more ids than it remembers: the oldest are forgotten before the retention is over"
                     );

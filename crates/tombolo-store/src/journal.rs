@@ -1,27 +1,24 @@
 //! The journal: durable, ordered, deduplicated queues beneath all triggers, and transactions over them and the keys.
 
 mod operate;
+mod take;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tombolo_core::event::Event;
 use tombolo_core::{
     FunctionId, Moment, Origin, Publication, Publish, PublishError, PublishFuture, QueueId,
 };
 
 pub use self::operate::{EventFilter, Listed, Peeked, QueueFigures, Selection};
+pub use self::take::{Batch, Delivery, Taken};
 use crate::commit::{Action, Answer as Answered};
 use crate::key_value::{KEY_BYTES_MAX, bytes_of};
-use crate::log::Place;
-use crate::queue::{
-    Batch as TakenBatch, Plan, QueueSettings, Refusal, TakeBounds, Taken as TakenEvent,
-};
-use crate::queues::{Content, read_stored};
+use crate::queue::{QueueSettings, Refusal};
 use crate::store::{Open, Shared};
-use crate::stored::{Cause, DeadLetter, Stored, fingerprint};
+use crate::stored::{Stored, fingerprint};
 use crate::transaction::{
     ANSWER_BYTES_MAX, Answer, Change, Changes, Committed, EVENT_BYTES_MAX, Lease, Outcome,
     Prepared, Settled, Transaction,
@@ -30,8 +27,6 @@ use crate::{StoreError, WRITE_BYTES_MAX};
 
 /// When a publisher whose queue is full should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often an event that is due by the clock of the wall is looked at, in milliseconds.
-const WALL_LOOK_MS: u64 = 10_000;
 
 /// The queues of all apps. Cheap to clone.
 #[derive(Clone)]
@@ -39,44 +34,18 @@ pub struct Journal {
     shared: Arc<Shared>,
 }
 
-/// What [`Journal::take`] gives.
-#[derive(Debug)]
-pub enum Taken {
-    /// Events for one invocation.
-    Batch(Batch),
-    /// Nothing may be handed out now.
-    Nothing {
-        /// When time alone may change that.
-        after: Option<Duration>,
-    },
-}
-
-/// Events for one invocation, in the order in which they are to be worked on.
-#[derive(Debug)]
-pub struct Batch {
-    /// At least one.
-    pub deliveries: Vec<Delivery>,
-    /// In so many milliseconds those that are not settled count as failed.
-    pub lease_ms: u64,
-}
-
-/// An event that is handed out.
-#[derive(Debug)]
-pub struct Delivery {
-    /// With which it is settled.
-    pub lease: Lease,
-    /// The event.
-    pub event: Event,
-    /// Which attempt this is, from 1.
-    pub attempt: u16,
-    /// Its number in the queue.
-    pub sequence: u64,
-    /// When it was published, by the wall clock.
-    pub published_wall_ms: u64,
-    /// The trace and the span that published it, and how many functions led to it.
-    pub origin: Origin,
-    /// What is told of it if it is a dead letter.
-    pub dead: Option<DeadLetter>,
+/// The stored answers of a function in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerFigures {
+    /// The function.
+    pub function: FunctionId,
+    /// Answers that are stored.
+    pub answers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Answers that made room for newer ones of the function before their time, since the store was
+    /// opened.
+    pub evicted: u64,
 }
 
 impl Journal {
@@ -158,7 +127,6 @@ impl Journal {
             expects: expects.collect::<Result<_, StoreError>>()?,
             writes: writes.collect::<Result<_, _>>()?,
             publications: prepare(&open, transaction.publications),
-            if_buried: prepare(&open, transaction.if_buried),
             settlements: transaction.settlements,
             lenient: false,
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
@@ -173,7 +141,7 @@ impl Journal {
             });
         }
         let mut events = 0;
-        let published = change.publications.iter().chain(&change.if_buried);
+        let published = change.publications.iter();
         for bytes in published.map(|one| one.stored.len()) {
             if bytes > EVENT_BYTES_MAX {
                 return Err(StoreError::EventTooLong { bytes });
@@ -205,119 +173,6 @@ impl Journal {
         Ok(self.ask(change, 0).await?.settled)
     }
 
-    /// Hands out one batch of a queue. Before, deals with what time did to the queue: leases that
-    /// ended, events that are too old. Reads the events on the caller's thread.
-    ///
-    /// # Errors
-    /// [`StoreError::UnknownQueue`], or when the store is closed or failed.
-    pub async fn take(&self, queue: &QueueId, bounds: TakeBounds) -> Result<Taken, StoreError> {
-        let mut swept = false;
-        loop {
-            let open = self.shared.open()?;
-            if self.is_to_be_swept(&open, queue)? {
-                if swept {
-                    // There is much to sweep: whoever takes may want to stop in between.
-                    let after = Some(Duration::from_millis(1));
-                    return Ok(Taken::Nothing { after });
-                }
-                drop(open);
-                let sweep = Action::Sweep(queue.clone());
-                self.shared.writer().ask(sweep, 0).await?;
-                swept = true;
-                continue;
-            }
-            let now = open.life.now();
-            let (slot, batch, wakeup) = {
-                let mut queues = open.queues();
-                let index = queues.find(queue);
-                let slot = index.and_then(|index| Some((index, queues.get_mut(index)?)));
-                let (index, slot) = slot
-                    .filter(|(_, slot)| slot.configured)
-                    .ok_or_else(|| StoreError::UnknownQueue(queue.clone()))?;
-                let batch = slot.queue.take(now, bounds);
-                (index, batch, slot.queue.next_wakeup(now))
-            };
-            let Some(batch) = batch else {
-                let lived = wakeup.lived_ms.map(|at| at.saturating_sub(now.lived_ms));
-                let wall = wakeup.wall_ms.map(|at| at.saturating_sub(now.wall_ms));
-                // The wall clock may jump, or the machine sleep, while the caller waits.
-                let wall = wall.map(|ms| ms.min(WALL_LOOK_MS));
-                let after = lived.into_iter().chain(wall).min();
-                return Ok(Taken::Nothing {
-                    // At least a millisecond, so that nobody spins.
-                    after: after.map(|ms| Duration::from_millis(ms.max(1))),
-                });
-            };
-            let batch = self.deliver(&open, queue, slot, batch).await?;
-            if !batch.deliveries.is_empty() {
-                return Ok(Taken::Batch(batch));
-            }
-        }
-    }
-
-    fn is_to_be_swept(&self, open: &Open, queue: &QueueId) -> Result<bool, StoreError> {
-        let queues = open.queues();
-        let slot = queues.find(queue).and_then(|slot| queues.get(slot));
-        let slot = slot.ok_or_else(|| StoreError::UnknownQueue(queue.clone()))?;
-        let mut plan = Plan::default();
-        Ok(!slot
-            .queue
-            .sweep(&mut plan, open.life.now(), 1, || 0)
-            .is_empty())
-    }
-
-    /// Reads what was taken. What is damaged is settled as lost.
-    async fn deliver(
-        &self,
-        open: &Open,
-        queue: &QueueId,
-        slot: usize,
-        batch: TakenBatch<Place>,
-    ) -> Result<Batch, StoreError> {
-        let mut deliveries = Vec::with_capacity(batch.events.len());
-        let mut lost = Vec::new();
-        for taken in batch.events {
-            let lease = Lease {
-                queue: queue.clone(),
-                slot,
-                lease: taken.lease,
-            };
-            let outcome = match read_taken(open, slot, &taken) {
-                Ok(Some(stored)) => {
-                    deliveries.push(Delivery {
-                        lease,
-                        event: stored.event,
-                        attempt: taken.attempt,
-                        sequence: taken.lease.sequence,
-                        published_wall_ms: stored.published_wall_ms,
-                        origin: stored.origin,
-                        dead: stored.dead,
-                    });
-                    continue;
-                }
-                Ok(None) => Outcome::Dead {
-                    cause: Cause::new("its content was damaged on the disk"),
-                },
-                // Perhaps the disk can read it later.
-                Err(error) => Outcome::Retry {
-                    cause: Cause::new(format!("its content cannot be read: {error}")),
-                    after_ms: None,
-                },
-            };
-            tracing::error!(%queue, sequence = lease.sequence(), ?outcome, "an event is not delivered");
-            lost.push((lease, outcome));
-        }
-        if !lost.is_empty() {
-            self.settle(lost).await?;
-        }
-        // Reading has taken time of the lease.
-        let now = open.life.now();
-        Ok(Batch {
-            deliveries,
-            lease_ms: batch.ends_lived_ms.saturating_sub(now.lived_ms),
-        })
-    }
-
     /// Changes whenever something was published in a queue, settled in it or configured of it. Mark
     /// it as seen before [`Journal::take`], and wait for it when there was nothing.
     ///
@@ -340,6 +195,27 @@ impl Journal {
         let key = answer_key(function, key)?;
         let open = self.shared.open()?;
         open.engine.answer(&key, open.life.now().lived_ms)
+    }
+
+    /// The stored answers of each function, in numbers.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn answers(&self) -> Result<Vec<AnswerFigures>, StoreError> {
+        let answers = self.shared.open()?.engine.answers().into_iter();
+        let figures = answers.filter_map(|(key, held)| {
+            let mut names = std::str::from_utf8(&key).ok()?.split('\0');
+            Some(AnswerFigures {
+                function: FunctionId {
+                    app: names.next()?.parse().ok()?,
+                    function: names.next()?.parse().ok()?,
+                },
+                answers: held.answers,
+                bytes: held.bytes,
+                evicted: held.evicted,
+            })
+        });
+        Ok(figures.collect())
     }
 }
 
@@ -408,36 +284,6 @@ fn prepare(open: &Open, publications: Vec<Publication>) -> Vec<Prepared> {
         }
     };
     publications.into_iter().map(prepare).collect()
-}
-
-/// The event that was taken. The segment with it may have been dropped meanwhile: then it was
-/// written again elsewhere.
-fn read_taken(
-    open: &Open,
-    slot: usize,
-    taken: &TakenEvent<Place>,
-) -> Result<Option<Stored>, StoreError> {
-    let mut tried = None;
-    loop {
-        let content = {
-            let queues = open.queues();
-            let slot = queues.get(slot);
-            let entry = slot.and_then(|slot| Some((slot, slot.queue.entry(taken.lease.sequence)?)));
-            entry.map(|(slot, entry)| slot.content(&entry))
-        };
-        let content = content.unwrap_or(Content::Log(taken.place));
-        let place = match &content {
-            Content::Log(place) => Some(*place),
-            Content::Memory(_) => None,
-        };
-        if tried == Some(place) {
-            return Ok(None);
-        }
-        if let Some(stored) = read_stored(&open.segments, &content)? {
-            return Ok(Some(stored));
-        }
-        tried = Some(place);
-    }
 }
 
 fn answer_of(answer: Answer) -> Result<(Vec<u8>, Bytes), StoreError> {

@@ -27,11 +27,13 @@ mod transaction;
 
 #[doc(hidden)]
 pub use clock::{Clock, SystemClock};
+pub use commit::callback::INVOCATION_FAILED;
 pub use commit::changes::CHANGED;
 pub use effects::{EFFECTS_BYTES_MAX, EFFECTS_MAX, Effects, Scope};
 pub use error::{OpenError, StoreError};
 pub use journal::{
-    Batch, Delivery, EventFilter, Journal, Listed, Peeked, QueueFigures, Selection, Taken,
+    AnswerFigures, Batch, Delivery, EventFilter, Journal, Listed, Peeked, QueueFigures, Selection,
+    Taken,
 };
 pub use key_value::{
     KEY_BYTES_MAX, KEYS_MAX, KeyValue, READ_BYTES_MAX, Swapped, VALUE_BYTES_MAX, WRITE_BYTES_MAX,

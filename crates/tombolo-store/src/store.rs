@@ -9,7 +9,7 @@ use tombolo_core::Name;
 use crate::clock::{Clock, Life, SystemClock};
 use crate::commit::{Known, Writer, Writing};
 use crate::disk::{self, Disk, OperatingSystem};
-use crate::engine::Engine;
+use crate::engine::{AnswerBounds, Engine};
 use crate::ids::Ids;
 use crate::lock::Lock;
 use crate::log::{Damage, Log, Segments};
@@ -134,7 +134,7 @@ impl Store {
             let detail = format!("its file {FORMAT_FILE} is missing");
             return Err(failed(StoreError::Damaged(detail)));
         }
-        let engine = Engine::open(&*disk, folder, new)?;
+        let engine = Engine::open(&*disk, folder, new, AnswerBounds::default())?;
         let known = known(&engine).map_err(failed)?;
         let ids = Ids::open(Arc::clone(&disk), &folder.join("ids")).map_err(io)?;
         let mut replay = Replay::new(&known, ids).map_err(failed)?;

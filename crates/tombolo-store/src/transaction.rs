@@ -54,6 +54,28 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// What the queue is told of it.
+    pub(crate) fn of_queue(&self) -> queue::Outcome {
+        match *self {
+            Self::Done => queue::Outcome::Done,
+            Self::Retry { after_ms, .. } => queue::Outcome::Retry { after_ms },
+            Self::Later { after_ms, .. } => queue::Outcome::Later { after_ms },
+            Self::Dead { .. } => queue::Outcome::Dead,
+        }
+    }
+
+    /// Why it is not done, if it is not.
+    pub(crate) fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Done => None,
+            Self::Retry { cause, .. } | Self::Later { cause, .. } | Self::Dead { cause } => {
+                Some(cause)
+            }
+        }
+    }
+}
+
 /// What became of an event that was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -108,8 +130,6 @@ pub struct Transaction {
     pub writes: Vec<(KeyValue, Write)>,
     /// Events that are published.
     pub publications: Vec<Publication>,
-    /// Events that are published if one that is settled becomes a dead letter by it.
-    pub if_buried: Vec<Publication>,
     /// Events that are settled; a stale lease refuses the transaction.
     pub settlements: Vec<(Lease, Outcome)>,
     /// Answers that are stored.
@@ -147,7 +167,6 @@ pub(crate) struct Change {
     /// Keys carry the prefix of their store.
     pub(crate) writes: Vec<(Vec<u8>, Option<Bytes>)>,
     pub(crate) publications: Vec<Prepared>,
-    pub(crate) if_buried: Vec<Prepared>,
     pub(crate) settlements: Vec<(Lease, Outcome)>,
     /// A stale lease is told, and the others are settled.
     pub(crate) lenient: bool,

@@ -66,7 +66,7 @@ const TRANSACT: &[(u32, Step)] = &[
 const INVOKE: &[(u32, Step)] = &[
     (5, Step::Publish),
     (5, Step::Invocation),
-    (2, Step::Obituary),
+    (2, Step::Bury),
     (1, Step::Increment),
     (1, Step::Reopen),
 ];
@@ -81,7 +81,6 @@ const ALL: &[(u32, Step)] = &[
     (1, Step::Purge),
     (3, Step::Transaction),
     (2, Step::Invocation),
-    (1, Step::Obituary),
     (2, Step::Write),
     (1, Step::Increment),
     (1, Step::Wait),

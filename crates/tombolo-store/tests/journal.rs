@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use simulation::{Hands, open, open_with, publication, queue};
+use tombolo_core::event::Event;
 use tombolo_core::{
     Code, FunctionId, Origin, Publication, Publish as _, PublishError, Published, TraceContext,
 };
@@ -71,63 +72,6 @@ fn set(key: &str, value: &str) -> Write {
         key: key.into(),
         value: Bytes::copy_from_slice(value.as_bytes()),
     }
-}
-
-#[tokio::test]
-async fn a_duplicate_is_accepted_once_even_after_it_was_done_and_over_a_restart() {
-    let disk = SimulatedDisk::new();
-    let (store, journal_) = journal(&disk, batches(10)).await;
-    let first = publish(&journal_, 0..3).await;
-    assert_eq!(first, [0, 1, 2].map(Published::Accepted));
-    let events = [1, 7, 7].map(|id| publication("readings", id)).to_vec();
-    let mixed = journal_.publish(events).await.unwrap();
-    assert_eq!(
-        mixed,
-        [
-            Published::Duplicate,
-            Published::Accepted(3),
-            Published::Duplicate
-        ]
-    );
-    for delivery in take(&journal_, "readings").await {
-        journal_
-            .settle(vec![(delivery.lease, Outcome::Done)])
-            .await
-            .unwrap();
-    }
-    store.close().await;
-    let (_store, journal) = journal(&disk, batches(10)).await;
-    assert_eq!(publish(&journal, 0..3).await, [Published::Duplicate; 3]);
-    assert!(take(&journal, "readings").await.is_empty());
-}
-
-#[tokio::test]
-async fn ids_are_forgotten_when_the_retention_is_over() {
-    let (disk, clock) = (SimulatedDisk::new(), Hands::default());
-    let store = open_with(&disk, clock.clone());
-    let journal = store.journal();
-    let settings = QueueSettings {
-        age_ms: 1000,
-        ..QueueSettings::default()
-    };
-    journal
-        .configure(queue("readings"), settings)
-        .await
-        .unwrap();
-    publish(&journal, 0..1).await;
-    clock.0.store(999, Ordering::SeqCst);
-    assert_eq!(publish(&journal, 0..1).await, [Published::Duplicate]);
-    clock.0.store(1000, Ordering::SeqCst);
-    assert!(matches!(
-        publish(&journal, 0..1).await[..],
-        [Published::Accepted(_)]
-    ));
-    journal.sweep().await.unwrap();
-    let drops = journal.drops(&queue("readings")).unwrap();
-    assert_eq!(
-        (drops[0].reason, drops[0].id.as_str()),
-        (Reason::Expired, "0")
-    );
 }
 
 #[tokio::test]
@@ -345,35 +289,6 @@ async fn a_transaction_happens_as_a_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_told_of_a_dead_letter_is_published_with_it_and_only_then() {
-    let disk = SimulatedDisk::new();
-    let (_store, journal) = journal(&disk, QueueSettings::default()).await;
-    let settings = QueueSettings::default();
-    journal.configure(queue("plans"), settings).await.unwrap();
-    publish(&journal, 0..2).await;
-    let cause = || tombolo_store::Cause::new("it failed");
-    let (retry, dead) = (
-        Outcome::Retry {
-            cause: cause(),
-            after_ms: None,
-        },
-        Outcome::Dead { cause: cause() },
-    );
-    for (outcome, told) in [(retry, 0), (dead, 1)] {
-        let delivery = take(&journal, "readings").await.remove(0);
-        let transaction = Transaction {
-            if_buried: vec![publication("plans", 70)],
-            settlements: vec![(delivery.lease, outcome)],
-            ..Transaction::default()
-        };
-        let committed = journal.commit(transaction).await.unwrap();
-        assert!(committed.published.is_empty());
-        let depth = journal.figures(&queue("plans")).unwrap().figures.depth;
-        assert_eq!(depth, told, "{:?}", committed.settled);
-    }
-}
-
-#[tokio::test]
 async fn an_event_that_nobody_had_a_place_for_waits_and_has_no_attempt_more() {
     let (disk, clock) = (SimulatedDisk::new(), Hands::default());
     let store = open_with(&disk, clock.clone());
@@ -476,38 +391,27 @@ async fn a_full_queue_refuses_or_drops_the_oldest_and_lists_it() {
 }
 
 #[tokio::test]
-async fn a_queue_in_memory_forgets_events_and_ids_together() {
+async fn events_in_memory_count_what_is_kept_beside_them() {
     let disk = SimulatedDisk::new();
     let memory = QueueSettings {
         durability: Durability::Memory,
-        ..batches(10)
+        bytes: 10 << 10,
+        ..QueueSettings::default()
     };
-    let (store, journal_) = journal(&disk, memory.clone()).await;
-    let calls = disk.calls();
-    publish(&journal_, 0..2).await;
-    assert_eq!(publish(&journal_, 1..3).await[0], Published::Duplicate);
-    let deliveries = take(&journal_, "readings").await;
-    assert_eq!(ids(&deliveries), ["0", "1", "2"]);
-    let retry = Outcome::Retry {
-        cause: Cause::new("no"),
-        after_ms: None,
-    };
-    let outcomes = [Outcome::Done, Outcome::Done, retry];
-    let leases = deliveries.into_iter().map(|one| one.lease);
-    journal_
-        .settle(leases.zip(outcomes).collect())
-        .await
-        .unwrap();
-    assert_eq!(disk.calls(), calls, "nothing reaches the disk");
-    let peeked = journal_.peek(&queue("readings"), 2).unwrap().unwrap();
-    assert_eq!(peeked.history.len(), 1);
-    store.close().await;
     let (_store, journal) = journal(&disk, memory).await;
-    assert!(take(&journal, "readings").await.is_empty());
-    assert!(matches!(
-        publish(&journal, 0..1).await[..],
-        [Published::Accepted(_)]
-    ));
+    let mut accepted = 0;
+    loop {
+        let event = Event::new(accepted.to_string(), "/m", "t");
+        let event = Publication::new(queue("readings"), event);
+        match journal.publish(vec![event]).await {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                assert!(matches!(error, PublishError::Full { .. }), "{error:?}");
+                break;
+            }
+        }
+    }
+    assert!((40..80).contains(&accepted), "{accepted}");
 }
 
 #[tokio::test]
@@ -775,4 +679,44 @@ async fn a_sector_that_cannot_be_read_holds_up_nobody() {
     let figures = journal.figures(&readings).unwrap();
     assert_eq!(figures.lost, 1);
     assert_eq!(journal.drops(&readings).unwrap()[0].sequence, 5);
+}
+
+#[tokio::test]
+async fn what_follows_an_event_that_cannot_be_read_waits_for_it() {
+    let (disk, clock) = (SimulatedDisk::new(), Hands::default());
+    let store = open_with(&disk, clock.clone());
+    let journal = store.journal();
+    let ordered = QueueSettings {
+        order_by: Some("subject".into()),
+        ..batches(100)
+    };
+    journal.configure(queue("readings"), ordered).await.unwrap();
+    // "2", "5" and "8" have one key.
+    publish(&journal, 0..10).await;
+    for file in disk
+        .files()
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "log"))
+    {
+        let mut at = 0;
+        disk.damage(file, |content| {
+            at = content.windows(4).position(|four| four == b"5555").unwrap();
+        });
+        disk.break_sector(file, at as u64);
+    }
+    let deliveries = take(&journal, "readings").await;
+    assert!(ids(&deliveries).contains(&"2"));
+    assert!(!ids(&deliveries).contains(&"8"));
+    let leases = deliveries.into_iter().map(|one| (one.lease, Outcome::Done));
+    journal.settle(leases.collect()).await.unwrap();
+    let mut later = Vec::new();
+    for _ in 0..10 {
+        clock.0.fetch_add(1_000_000, Ordering::SeqCst);
+        for delivery in take(&journal, "readings").await {
+            later.push((delivery.event.id.clone(), delivery.attempt));
+            let done = vec![(delivery.lease, Outcome::Done)];
+            journal.settle(done).await.unwrap();
+        }
+    }
+    assert_eq!(later, [("8".to_owned(), 1)]);
 }

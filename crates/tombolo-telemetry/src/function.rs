@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tombolo_core::Code;
+use tombolo_core::{Code, FunctionId};
 
 use crate::histogram::{Histogram, nanoseconds};
 
@@ -35,6 +35,17 @@ pub struct FunctionMetrics {
     pub(crate) init: Histogram,
     /// One counter for each code, in the order of [`Code::ALL`]; made at the first failure.
     errors: OnceLock<Box<[AtomicU64]>>,
+}
+
+/// The answers that are stored for a function's idempotency keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerReading {
+    pub function: FunctionId,
+    pub answers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Answers that made room for newer ones before their time, since the node started.
+    pub evicted: u64,
 }
 
 /// What a function has used since the node started: the basis of billing by real use.

@@ -22,7 +22,7 @@ use tombolo_core::{FunctionId, Name, QueueId, TraceContext};
 
 pub use broker::{BrokerReading, RemoteReading};
 pub use export::{StartError, TelemetryService};
-pub use function::{FunctionMetrics, FunctionUsage, Outcome};
+pub use function::{AnswerReading, FunctionMetrics, FunctionUsage, Outcome};
 pub use http::HttpMetrics;
 pub use log_book::{Followed, LogBook, LogEntry, LogFilter, LogStream, LogSubscription};
 pub use opentelemetry::Value;
@@ -51,6 +51,7 @@ struct Inner {
     functions: RwLock<BTreeMap<FunctionId, Arc<FunctionMetrics>>>,
     queues: RwLock<BTreeMap<QueueId, Arc<QueueMetrics>>>,
     queue_source: Source<Vec<QueueReading>>,
+    answer_source: Source<Vec<AnswerReading>>,
     broker_source: Source<BrokerReading>,
     key_value_source: Source<Vec<(Name, u64)>>,
     http: HttpMetrics,
@@ -101,6 +102,7 @@ impl Telemetry {
             functions: RwLock::default(),
             queues: RwLock::default(),
             queue_source: Source::default(),
+            answer_source: Source::default(),
             broker_source: Source::default(),
             key_value_source: Source::default(),
             http: HttpMetrics::default(),
@@ -146,6 +148,11 @@ impl Telemetry {
     /// Says where the state of every queue is read when metrics are asked for; the first one that says so is heard.
     pub fn read_queues(&self, read: impl Fn() -> Vec<QueueReading> + Send + Sync + 'static) {
         let _ = self.0.queue_source.0.set(Box::new(read));
+    }
+
+    /// Says where the numbers of stored answers are read when metrics are asked for; the first one that says so is heard.
+    pub fn read_answers(&self, read: impl Fn() -> Vec<AnswerReading> + Send + Sync + 'static) {
+        let _ = self.0.answer_source.0.set(Box::new(read));
     }
 
     /// Says where the state of the broker is read when metrics are asked for; the first one that says so is heard.
@@ -217,6 +224,10 @@ impl Telemetry {
 
     pub(crate) fn queue_readings(&self) -> Vec<QueueReading> {
         self.0.queue_source.read()
+    }
+
+    pub(crate) fn answer_readings(&self) -> Vec<AnswerReading> {
+        self.0.answer_source.read()
     }
 
     pub(crate) fn broker_reading(&self) -> BrokerReading {

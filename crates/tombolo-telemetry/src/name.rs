@@ -88,6 +88,9 @@ metrics! {
     FUNCTION_REJECTED = "tombolo_function_rejected", None, "Calls refused because the function or the node was busy";
     FUNCTION_RUNNING = "tombolo_function_running", None, "Invocations that run now";
     FUNCTION_WAITING = "tombolo_function_waiting", None, "Calls that wait for a place now";
+    FUNCTION_ANSWERS = "tombolo_function_answers", None, "Answers that are stored for idempotency keys";
+    FUNCTION_ANSWERS_SIZE = "tombolo_function_answers_size", BYTES, "Bytes of the answers that are stored for idempotency keys";
+    FUNCTION_ANSWERS_EVICTED = "tombolo_function_answers_evicted", None, "Stored answers that made room for newer ones of their function before their time";
     HTTP_REQUEST_DURATION = "http_server_request_duration", SECONDS, "Time from the head of a request to the end of its answer";
     HTTP_ACTIVE_REQUESTS = "http_server_active_requests", None, "Requests that are being answered now";
     HTTP_RESPONSES = "tombolo_http_responses", None, "Answers, by status";
@@ -105,6 +108,9 @@ metrics! {
     QUEUE_DEAD = "tombolo_queue_dead", None, "Events that became dead letters";
     QUEUE_DROPPED = "tombolo_queue_dropped", None, "Events that left unread, by reason: dropped or compacted for want of room, expired, purged, lost to damage of the disk";
     KEYVALUE_SIZE = "tombolo_keyvalue_size", BYTES, "Bytes of the keys and values that the key-value stores of an app have together; the app tombolo is the node itself";
+    QUEUE_REMEMBERED = "tombolo_queue_remembered", None, "Ids of accepted events that the queue remembers, to know duplicates";
+    QUEUE_FORGOTTEN_EARLY = "tombolo_queue_forgotten_early", None, "Remembered ids that were forgotten before the retention was over, because there were too many";
+    QUEUE_REMEMBERED_DAMAGES = "tombolo_queue_remembered_damages", None, "Places of the disk with remembered ids that were found damaged: duplicates of these events are accepted";
     MQTT_CONNECTIONS = "tombolo_mqtt_connections", None, "Clients that are connected to the broker now";
     MQTT_CONNECTIONS_REFUSED = "tombolo_mqtt_connections_refused", None, "Connections closed at once because the broker had as many as allowed";
     MQTT_SESSIONS = "tombolo_mqtt_sessions", None, "Sessions of the broker, connected or not";

@@ -42,4 +42,10 @@ pub struct QueueReading {
     pub dead: u64,
     /// Events that left unread, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Ids that are remembered, to know duplicates.
+    pub remembered: u64,
+    /// Ids that were forgotten before their time.
+    pub forgotten_early: u64,
+    /// Places with remembered ids that were found damaged.
+    pub remembered_damages: u64,
 }

@@ -11,7 +11,7 @@ use tombolo_core::{FunctionId, QueueId};
 
 use crate::histogram::Histogram;
 use crate::name::{self, Metric};
-use crate::{FunctionMetrics, FunctionUsage, QueueMetrics, QueueReading, Telemetry};
+use crate::{AnswerReading, FunctionMetrics, FunctionUsage, QueueMetrics, QueueReading, Telemetry};
 
 pub fn render(telemetry: &Telemetry) -> String {
     let mut registry = Registry::default();
@@ -39,10 +39,7 @@ struct Function {
 
 impl Function {
     fn labels(&self) -> [(&'static str, &str); 2] {
-        [
-            (name::LABEL_APP, self.id.app.as_str()),
-            (name::LABEL_FUNCTION, self.id.function.as_str()),
-        ]
+        function_labels(&self.id)
     }
 }
 
@@ -69,6 +66,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         self.invocations(&mut encoder)?;
         self.billing(&mut encoder)?;
+        self.answers(&mut encoder)?;
         self.http(&mut encoder)?;
         self.queues(&mut encoder)?;
         self.key_values(&mut encoder)?;
@@ -120,6 +118,31 @@ impl Snapshot {
         Ok(())
     }
 
+    fn answers(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let readings = self.telemetry.answer_readings();
+        for (metric, value) in [
+            (
+                name::FUNCTION_ANSWERS,
+                (|reading| reading.answers) as fn(&AnswerReading) -> u64,
+            ),
+            (name::FUNCTION_ANSWERS_SIZE, |reading| reading.bytes),
+        ] {
+            let mut gauges = family(encoder, metric, MetricType::Gauge)?;
+            for reading in &readings {
+                gauges
+                    .encode_family(&function_labels(&reading.function).as_slice())?
+                    .encode_gauge(&gauge_value(value(reading)))?;
+            }
+        }
+        let evicted = name::FUNCTION_ANSWERS_EVICTED;
+        let mut counters = family(encoder, evicted, MetricType::Counter)?;
+        for reading in &readings {
+            let labels = function_labels(&reading.function);
+            counter(&mut counters, &labels, reading.evicted)?;
+        }
+        Ok(())
+    }
+
     fn http(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
         let http = self.telemetry.http();
         let mut durations = family(encoder, name::HTTP_REQUEST_DURATION, MetricType::Histogram)?;
@@ -155,6 +178,7 @@ impl Snapshot {
             ),
             (name::QUEUE_SIZE, |queue| queue.bytes),
             (name::QUEUE_LEASED, |queue| queue.leased),
+            (name::QUEUE_REMEMBERED, |queue| queue.remembered),
         ] {
             let mut gauges = family(encoder, metric, MetricType::Gauge)?;
             for queue in &self.queues {
@@ -179,6 +203,10 @@ impl Snapshot {
             (name::QUEUE_RETRIED, |queue| queue.retried),
             (name::QUEUE_DELIVERED, |queue| queue.delivered),
             (name::QUEUE_DEAD, |queue| queue.dead),
+            (name::QUEUE_FORGOTTEN_EARLY, |queue| queue.forgotten_early),
+            (name::QUEUE_REMEMBERED_DAMAGES, |queue| {
+                queue.remembered_damages
+            }),
         ] {
             let mut counters = family(encoder, metric, MetricType::Counter)?;
             for queue in &self.queues {
@@ -326,6 +354,13 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+fn function_labels(function: &FunctionId) -> [(&'static str, &str); 2] {
+    [
+        (name::LABEL_APP, function.app.as_str()),
+        (name::LABEL_FUNCTION, function.function.as_str()),
+    ]
 }
 
 fn queue_labels(queue: &QueueId) -> [(&'static str, &str); 2] {

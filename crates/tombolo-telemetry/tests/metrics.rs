@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tombolo_core::{Code, FunctionId, QueueId};
-use tombolo_telemetry::{Outcome, QueueReading, Telemetry, TelemetryOptions, name};
+use tombolo_telemetry::{AnswerReading, Outcome, QueueReading, Telemetry, TelemetryOptions, name};
 
 fn telemetry() -> Telemetry {
     let options = TelemetryOptions {
@@ -96,6 +96,9 @@ fn queues_tell_their_state_when_they_are_asked() {
         delivered: 5,
         dead: 2,
         dropped: vec![("expired", 1), ("dropped", 0)],
+        remembered: 9,
+        forgotten_early: 7,
+        remembered_damages: 1,
     };
     telemetry.read_queues(move || vec![reading.clone()]);
     let text = telemetry.render_metrics();
@@ -112,7 +115,37 @@ fn queues_tell_their_state_when_they_are_asked() {
         format!("tombolo_queue_delivered_total{{{labels}}} 5"),
         format!("tombolo_queue_dead_total{{{labels}}} 2"),
         format!("tombolo_queue_dropped_total{{{labels},reason=\"expired\"}} 1"),
+        format!("tombolo_queue_remembered{{{labels}}} 9"),
+        format!("tombolo_queue_forgotten_early_total{{{labels}}} 7"),
+        format!("tombolo_queue_remembered_damages_total{{{labels}}} 1"),
         format!("tombolo_queue_dropped_total{{{labels},reason=\"dropped\"}} 0"),
+    ] {
+        assert!(
+            text.lines().any(|seen| seen == line),
+            "no `{line}` in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn stored_answers_tell_what_was_pushed_out() {
+    let telemetry = telemetry();
+    let reading = AnswerReading {
+        function: FunctionId {
+            app: "shop".parse().unwrap(),
+            function: "pay".parse().unwrap(),
+        },
+        answers: 3,
+        bytes: 300,
+        evicted: 2,
+    };
+    telemetry.read_answers(move || vec![reading.clone()]);
+    let text = telemetry.render_metrics();
+    let labels = r#"app="shop",function="pay""#;
+    for line in [
+        format!("tombolo_function_answers{{{labels}}} 3"),
+        format!("tombolo_function_answers_size_bytes{{{labels}}} 300"),
+        format!("tombolo_function_answers_evicted_total{{{labels}}} 2"),
     ] {
         assert!(
             text.lines().any(|seen| seen == line),

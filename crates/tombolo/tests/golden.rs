@@ -250,6 +250,9 @@ fn api(path: &str) -> &'static str {
         "/_tombolo/api/v1/apps/shop/queues/orders/events" => {
             r#"{"items":[{"sequence":8,"standing":"backing-off","priority":4,"bytes":140,"published":"2026-01-31T12:00:00.000Z","retry_in_ms":1500,"attempts":1,"history":[{"attempt":1,"at":"2026-01-31T12:00:01.000Z","code":"TB0301","detail":"the function trapped"}],"event":{"specversion":"1.0","id":"8","source":"/till/1","type":"order","subject":"plums"}}]}"#
         }
+        "/_tombolo/api/v1/apps/shop/queues/orders.dead/events" => {
+            r#"{"items":[{"sequence":6,"standing":"ready","priority":4,"bytes":140,"published":"2026-01-31T12:00:00.000Z","attempts":0,"history":[],"problem":"its content cannot be read: the store is damaged: an event"}]}"#
+        }
         "/_tombolo/api/v1/apps/shop/queues/orders.dead/events/7" => {
             r#"{"sequence":7,"standing":"ready","priority":4,"bytes":140,"published":"2026-01-31T12:00:00.000Z","attempts":0,"history":[],"dead":{"origin":"shop/orders","burial":"refused","attempts":1,"history":[{"attempt":1,"at":"2026-01-31T12:00:01.000Z","detail":"the function answered 422"}]},"event":{"specversion":"1.0","id":"7","source":"/till/1","type":"order","data":{"count":3}}}"#
         }
@@ -313,6 +316,9 @@ fn what_a_node_has_is_shown_in_every_format() {
         &["queue", "list", "-o", "name"],
         &["queue", "peek", "orders", "--limit", "1"],
         &["queue", "peek", "shop/orders", "--limit", "1", "-o", "wide"],
+        &["queue", "peek", "orders.dead", "--limit", "1"],
+        &["queue", "peek", "orders.dead", "--limit", "1", "-o", "wide"],
+        &["queue", "peek", "orders.dead", "--limit", "1", "--json"],
         &["queue", "peek", "orders.dead", "7"],
         &["queue", "peek", "orders", "99"],
         &["queue", "purge", "nothing", "--all"],

@@ -156,7 +156,10 @@ async fn dead_letters_are_looked_at_and_redriven_into_a_mended_release() {
         .unwrap();
     assert_eq!(one, page[0]);
     assert_eq!(
-        (one.standing, one.event["id"].as_str()),
+        (
+            one.standing,
+            one.event.as_ref().and_then(|event| event["id"].as_str())
+        ),
         (Standing::Ready, Some("1"))
     );
     let letter = one.dead.unwrap();

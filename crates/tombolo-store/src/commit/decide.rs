@@ -2,15 +2,17 @@
 
 mod settle;
 
+pub(super) use self::settle::SWEEP_MAX;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use tombolo_core::{Moment, Origin, Published, QueueId};
 
+use super::ahead::Ahead;
 use super::changes::Watched;
 use crate::StoreError;
 use crate::engine::Transaction;
-use crate::ids::Ids;
 use crate::key_value::Swapped;
 use crate::log::{BODY_BYTES_MAX, Place, Segments};
 use crate::operation::{Body, Enqueued, Operation};
@@ -18,10 +20,14 @@ use crate::queue::{Arrival, Due, Entry, Operation as QueueOperation, Plan, Refus
 use crate::queues::{Content, Effect, Queues, Slot};
 use crate::remembered::Fingerprint;
 use crate::stored::{self, Stored};
-use crate::transaction::{Change, Committed, Prepared, Settled};
+use crate::transaction::{Change, Committed, Prepared};
 
 /// What the fields of an operation without a queue take in a record, at most.
 const OPERATION_BYTES: usize = 32;
+
+/// What the memory of a queue in memory has beside an event, roughly: its place in the state machine
+/// (67 to 91 bytes) and in the table of contents.
+const BESIDE_BYTES: u32 = 128;
 
 /// Why a change does not happen.
 pub(super) enum Refused {
@@ -44,7 +50,7 @@ pub(super) struct Decisions<'a> {
     now: Moment,
     queues: &'a Queues,
     segments: &'a Segments,
-    ids: &'a mut Ids,
+    ahead: Ahead,
     watched: &'a [Watched],
     random: &'a mut dyn FnMut() -> u64,
     plans: HashMap<usize, Plan>,
@@ -72,7 +78,7 @@ impl<'a> Decisions<'a> {
         now: Moment,
         queues: &'a Queues,
         segments: &'a Segments,
-        ids: &'a mut Ids,
+        ahead: Ahead,
         watched: &'a [Watched],
         random: &'a mut dyn FnMut() -> u64,
     ) -> Self {
@@ -80,7 +86,7 @@ impl<'a> Decisions<'a> {
             now,
             queues,
             segments,
-            ids,
+            ahead,
             watched,
             random,
             plans: HashMap::new(),
@@ -142,7 +148,7 @@ impl<'a> Decisions<'a> {
         body: &mut Body,
         engine: Option<&mut Transaction<'_>>,
     ) -> Decided<Committed> {
-        let published = change.publications.iter().chain(&change.if_buried);
+        let published = change.publications.iter();
         let queues: HashSet<&QueueId> = published.map(|one| &one.queue).collect();
         let watched = if change.writes.is_empty() {
             0
@@ -168,9 +174,6 @@ impl<'a> Decisions<'a> {
         let settled = self.settle_all(change.settlements, change.lenient, body)?;
         let mut publications = change.publications;
         let told = publications.len();
-        if settled.contains(&Settled::Buried) {
-            publications.extend(change.if_buried);
-        }
         if let Some(engine) = engine {
             for (key, value) in &change.expects {
                 if engine.get(key)? != *value {
@@ -301,7 +304,7 @@ impl<'a> Decisions<'a> {
             let slot = self.configured(&event.queue)?;
             if let Some(fingerprint) = event.fingerprint {
                 let known = self.remembered_set.contains(&(slot, fingerprint))
-                    || self.ids.recalls(slot, fingerprint, self.now.lived_ms);
+                    || self.ahead.recalls(slot, fingerprint);
                 if known {
                     continue;
                 }
@@ -339,15 +342,7 @@ impl<'a> Decisions<'a> {
         let Some(queue) = queue else {
             return Err(StoreError::Closed.into());
         };
-        let order_by = queue.queue.settings().order_by.as_deref();
-        let arrivals: Vec<_> = events
-            .iter()
-            .map(|event| Arrival {
-                bytes: length(&event.stored).saturating_add(crate::log::SEAL_BYTES as u32),
-                order: stored::order(order_by, &event.event),
-                due_wall_ms: event.due_wall_ms.filter(|due| *due > now.wall_ms),
-            })
-            .collect();
+        let arrivals = arrivals(queue, events.iter(), now);
         let admitted = queue.queue.admit(plan, now, &arrivals);
         let admission = admitted.map_err(|refusal| refused(&queue.id, refusal))?;
         for removal in admission.removals {
@@ -395,6 +390,25 @@ impl<'a> Decisions<'a> {
         let slot = self.queues.find(queue);
         slot.ok_or_else(|| StoreError::UnknownQueue(queue.clone()))
     }
+}
+
+/// Events as they come to a queue.
+pub(super) fn arrivals<'e>(
+    queue: &Slot,
+    events: impl Iterator<Item = &'e Prepared>,
+    now: Moment,
+) -> Vec<Arrival> {
+    let order_by = queue.queue.settings().order_by.as_deref();
+    let beside = match queue.is_durable() {
+        true => crate::log::SEAL_BYTES as u32,
+        false => BESIDE_BYTES,
+    };
+    let arrival = |event: &Prepared| Arrival {
+        bytes: length(&event.stored).saturating_add(beside),
+        order: stored::order(order_by, &event.event),
+        due_wall_ms: event.due_wall_ms.filter(|due| *due > now.wall_ms),
+    };
+    events.map(arrival).collect()
 }
 
 /// An event as it is published now, by the store itself.

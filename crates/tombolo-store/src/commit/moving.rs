@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::decide::{Decisions, Outcomes, Refused};
 use super::upkeep::Writing;
 use crate::StoreError;
@@ -165,8 +166,9 @@ impl Writing {
         let outcomes = {
             let queues = open.queues();
             let (random, watched) = (&mut || self.random.next(), &self.watched);
+            let ahead = Ahead::default();
             let mut decisions =
-                Decisions::new(now, &queues, &open.segments, &mut self.ids, watched, random);
+                Decisions::new(now, &queues, &open.segments, ahead, watched, random);
             for (slot, sequence) in damaged {
                 let queue = queues.get(*slot).map(|slot| &slot.id);
                 tracing::error!(?queue, sequence, "an event is damaged");

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use figures::{Counters, Figures, Listed, Standing, Wakeup};
 pub use plan::{Admission, Arrival, PRIORITY_DEFAULT, Plan, Refusal};
-pub use settings::{BatchSettings, Durability, QueueSettings, RetrySettings, WhenFull};
+pub use settings::{BatchSettings, Callback, Durability, QueueSettings, RetrySettings, WhenFull};
 pub use settle::{Outcome, Stale};
 pub use take::{Batch, Lease, TakeBounds, Taken};
 

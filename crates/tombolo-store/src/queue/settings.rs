@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use tombolo_core::{FunctionId, QueueId};
+
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// When an event counts as accepted.
@@ -62,6 +64,16 @@ impl Default for RetrySettings {
     }
 }
 
+/// Who is told of an event that becomes a dead letter, if it asks for that by its attribute
+/// [`CALLBACK`](tombolo_core::publish::CALLBACK).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Callback {
+    /// Where the event goes that tells it. When there is no room, it is not told.
+    pub queue: QueueId,
+    /// The function that had the event.
+    pub function: FunctionId,
+}
+
 /// The settings of one queue. Those of its consumer (concurrency, rate, batch, retry, lease) come
 /// from the trigger.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,6 +100,8 @@ pub struct QueueSettings {
     pub retry: RetrySettings,
     /// A batch that is not settled this long after it was handed out has failed.
     pub lease_ms: u64,
+    /// Who is told of dead letters.
+    pub callback: Option<Callback>,
 }
 
 impl Default for QueueSettings {
@@ -108,6 +122,7 @@ impl Default for QueueSettings {
             },
             retry: RetrySettings::default(),
             lease_ms: 60_000,
+            callback: None,
         }
     }
 }

@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tombolo_core::event::Event;
+use tombolo_core::publish::CALLBACK;
 use tombolo_core::{FunctionId, Publication, Publish as _, Published, QueueId};
 use tombolo_store::disk::simulated::SimulatedDisk;
-use tombolo_store::queue::{QueueSettings, TakeBounds};
+use tombolo_store::queue::{Callback, QueueSettings, TakeBounds};
 use tombolo_store::{
-    Answer, Cause, Clock, Delivery, Effects, Journal, KeyValue, Lease, Limits, Outcome, Scope,
-    Selection, Settled, Store, StoreError, Taken, Transaction, Write,
+    Answer, Cause, Clock, Delivery, Effects, INVOCATION_FAILED, Journal, KeyValue, Lease, Limits,
+    Outcome, Scope, Selection, Settled, Store, StoreError, Taken, Transaction, Write,
 };
 
 const QUEUES: [&str; 2] = ["readings", "plans"];
+/// Where what becomes of dead letters is told.
+const CALLBACKS: &str = "callbacks";
 const TAKE: TakeBounds = TakeBounds {
     events: 1,
     bytes: 1 << 20,
@@ -50,8 +53,6 @@ pub enum Step {
     /// What a transactional invocation does: count, write, publish and answer, with its event's acknowledgement;
     /// and again when somebody else counts meanwhile.
     Invocation,
-    /// Settle one event as failed, and publish another if that makes it a dead letter.
-    Obituary,
     Write,
     Increment,
     Wait,
@@ -148,10 +149,16 @@ pub async fn configure(journal: &Journal) {
         let settings = QueueSettings {
             order_by: Some("subject".into()),
             concurrency: 1000,
+            callback: Some(Callback {
+                queue: queue(CALLBACKS),
+                function: function(),
+            }),
             ..QueueSettings::default()
         };
         journal.configure(queue(name), settings).await.unwrap();
     }
+    let settings = QueueSettings::default();
+    journal.configure(queue(CALLBACKS), settings).await.unwrap();
 }
 
 /// The data of an event, which its id tells; some is longer than a page.
@@ -167,7 +174,27 @@ pub fn publication(name: &str, id: usize) -> Publication {
         "key-{}",
         id.len() * 7 + id.as_bytes()[id.len() - 1] as usize % 3
     ));
+    if asks(&id) {
+        event.set(CALLBACK, "https://done.example".into()).unwrap();
+    }
     Publication::new(queue(name), event)
+}
+
+/// Whether an event asks to be told of when it becomes a dead letter.
+fn asks(id: &str) -> bool {
+    id.ends_with('3') || id.ends_with('8')
+}
+
+/// The id of an event, or of the one that it tells of; its content is checked.
+pub fn known(event: Event, what: &str) -> String {
+    if event.kind == INVOCATION_FAILED {
+        let id = event.subject.unwrap();
+        assert!(asks(&id), "{what}");
+        return id;
+    }
+    let content = event.data.unwrap();
+    assert_eq!(content, data(&event.id).as_bytes(), "{what} {}", event.id);
+    event.id
 }
 
 /// The state of a store, as its interface shows it.
@@ -181,12 +208,10 @@ pub fn observe(store: &Store) -> State {
                 .peek(&figures.queue, listed.sequence)
                 .unwrap()
                 .unwrap();
-            let event = peeked.event;
-            let content = event.data.unwrap();
-            assert_eq!(content, data(&event.id).as_bytes(), "{name} {}", event.id);
             assert_eq!(peeked.history.len(), usize::from(listed.attempts));
             assert_eq!(peeked.dead.is_some(), name.ends_with(".dead"));
-            state.events(&name).push((event.id, listed.attempts));
+            let id = known(peeked.event, &name);
+            state.events(&name).push((id, listed.attempts));
         }
     }
     for key in things.keys(None, 1000).unwrap() {
@@ -315,7 +340,6 @@ impl Actor {
             Step::Done | Step::Retry | Step::Bury => return self.settle(step, name).await,
             Step::Transaction => return self.transaction(name, random).await,
             Step::Invocation => return self.invocation(name, random).await,
-            Step::Obituary => return self.obituary(name, random).await,
             Step::Redrive | Step::Purge => {
                 let name = if step == Step::Redrive {
                     format!("{name}.dead")
@@ -441,6 +465,9 @@ impl Actor {
             }
             Settled::Buried => {
                 self.state.remove(name, &id);
+                if asks(&id) {
+                    self.state.events(CALLBACKS).push((id.clone(), 0));
+                }
                 self.state.events(&format!("{name}.dead")).push((id, 0));
             }
             Settled::Stale => unreachable!("nobody else takes"),
@@ -514,36 +541,6 @@ impl Actor {
                 }
             }
         }
-    }
-
-    async fn obituary(&mut self, name: &str, random: &mut Random) {
-        let Some(delivery) = self.take(name).await else {
-            return;
-        };
-        let began = self.run.disk.calls();
-        let (dead, told) = (delivery.event.id.clone(), self.id());
-        let other = QUEUES[random.below(QUEUES.len())];
-        let cause = Cause::new("it failed");
-        let dies = random.below(2) == 0;
-        let outcome = match dies {
-            true => Outcome::Dead { cause },
-            false => Outcome::Later {
-                cause,
-                after_ms: None,
-            },
-        };
-        let transaction = Transaction {
-            if_buried: vec![publication(other, told)],
-            settlements: vec![(delivery.lease, outcome)],
-            ..Transaction::default()
-        };
-        self.store.journal().commit(transaction).await.unwrap();
-        if dies {
-            self.state.remove(name, &dead);
-            self.state.events(&format!("{name}.dead")).push((dead, 0));
-            self.state.publish(other, &told.to_string());
-        }
-        self.note(began);
     }
 
     async fn transaction(&mut self, name: &str, random: &mut Random) {
@@ -671,5 +668,6 @@ async fn drain(store: Store, disk: SimulatedDisk, state: &State) {
     store.close().await;
     let store = open(&disk);
     let left = observe(&store).queues;
-    assert!(left.keys().all(|name| name.ends_with(".dead")), "{left:?}");
+    let stays = |name: &String| name.ends_with(".dead") || name == CALLBACKS;
+    assert!(left.keys().all(stays), "{left:?}");
 }

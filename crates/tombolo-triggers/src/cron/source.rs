@@ -63,8 +63,8 @@ impl CronSource {
 
     /// What the wall clock's time means. `settled` is the state of the call before, the default for a new trigger.
     ///
-    /// A clock that jumps ahead has missed the time between; a clock that jumps back ticks on from where it is,
-    /// without the ticks that were published before.
+    /// A clock that jumps ahead has missed the time between, unless it was not set before; a clock that jumps back ticks
+    /// on from where it is, without the ticks that were published before.
     pub fn wake(&self, settled: &Settled, now_ms: u64) -> Wake {
         let mut settled = settled.clone();
         let mut wake = Wake {
@@ -73,7 +73,9 @@ impl CronSource {
             settled: Settled::default(),
             next_wall_ms: None,
         };
-        match settled.end_before(now_ms) {
+        let end_ms = settled.end_before(now_ms);
+        // Time between a clock that nobody has set yet and the one that it is set to was not missed.
+        match end_ms.filter(|end_ms| is_set(*end_ms) || !is_set(now_ms)) {
             // Nothing is known of this time or an earlier one: ticks begin here.
             None => settled.add(Span {
                 from_ms: now_ms,
@@ -189,6 +191,14 @@ impl CronSource {
         event.subject = Some(schedule.to_string());
         Publication::new(self.queue(), event)
     }
+}
+
+/// Whether a wall clock shows a time to which somebody may have set it. Machines without a battery wake up in 1970, 1980 or
+/// 2000.
+fn is_set(wall_ms: u64) -> bool {
+    /// 2001-01-01T00:00:00Z
+    const SET_MS: u64 = 978_307_200_000;
+    wall_ms >= SET_MS
 }
 
 /// The instant of a wall clock's time; what lies beyond the year 9999 is taken for its end.

@@ -1,4 +1,4 @@
-//! What is told of an asynchronous invocation to whoever asked to be called back: its answer, or why it became a dead letter.
+//! What is told of an asynchronous invocation to whoever asked to be called back: its answer. (Of one that becomes a dead letter the store tells, which knows of all of them.)
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,12 +9,9 @@ use tombolo_core::event::Event;
 use tombolo_core::publish::CALLBACK;
 
 use super::answer::Answer;
-use super::verdict::Fault;
 
 /// The type of an event that tells the answer of a function.
 const ANSWERED: &str = "tombolo.invocation.answered";
-/// The type of an event that tells why there will be none.
-const FAILED: &str = "tombolo.invocation.failed";
 /// How much of a body is told; what is longer is cut.
 const BODY_BYTES_MAX: usize = 512 << 10;
 /// How much of the headers is told; those beyond are left out.
@@ -30,8 +27,9 @@ pub(super) struct Asking<'e> {
 }
 
 impl Asking<'_> {
-    /// The function has answered.
+    /// The function has answered; nothing if nobody asked for it.
     pub(super) fn answered(&self, answer: &Answer) -> Option<Event> {
+        let url = self.event.attribute(CALLBACK)?;
         let mut data = Map::new();
         data.insert("status".into(), answer.status.as_u16().into());
         data.insert("headers".into(), headers(answer));
@@ -43,30 +41,12 @@ impl Asking<'_> {
         data.insert(name.into(), text.into());
         let is_cut = answer.cut || body.len() < answer.body.len();
         data.insert("cut".into(), is_cut.into());
-        self.event(ANSWERED, data)
-    }
-
-    /// It will not answer any more.
-    pub(super) fn failed(&self, fault: &Fault) -> Option<Event> {
-        let mut data = Map::new();
-        let error = json!({
-            "code": fault.code.map(|code| code.to_string()),
-            "detail": fault.detail,
-        });
-        data.insert("error".into(), error);
-        self.event(FAILED, data)
-    }
-
-    /// The event for the callback; none if nobody asked for one.
-    fn event(&self, kind: &str, mut data: Map<String, Value>) -> Option<Event> {
-        let url = self.event.attribute(CALLBACK)?;
         data.insert("source".into(), self.event.source.as_str().into());
         data.insert("id".into(), self.event.id.as_str().into());
         data.insert("attempts".into(), self.attempt.into());
-        let data = Value::Object(data).to_string();
         let source = format!("/{}", self.function);
-        let mut event =
-            Event::new(self.id.as_str(), source, kind).with_data("application/json", data);
+        let mut event = Event::new(self.id.as_str(), source, ANSWERED)
+            .with_data("application/json", Value::Object(data).to_string());
         event.subject = Some(self.event.id.clone());
         event.time = Some(format!("{:.3}", Timestamp::now()));
         event.extensions.insert(CALLBACK.to_owned(), url.to_owned());

@@ -66,7 +66,7 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
             continue;
         }
         let mut span = begin(&lane, &deliveries);
-        let taken = Taken::new(deliveries, lease_ms);
+        let taken = Taken::new(deliveries, lease_ms, lane.consumer.lingers);
         if span.is_recording() {
             taken.describe(&lane, &mut span);
         }
@@ -104,7 +104,7 @@ fn begin(lane: &Lane, deliveries: &[Delivery]) -> Span {
 }
 
 impl Taken {
-    fn new(deliveries: Vec<Delivery>, lease_ms: u64) -> Self {
+    fn new(deliveries: Vec<Delivery>, lease_ms: u64, lingers: Duration) -> Self {
         let (now, lease) = (Instant::now(), Duration::from_millis(lease_ms));
         let attempt = deliveries.iter().map(|delivery| delivery.attempt).max();
         let attempt = attempt.unwrap_or(1);
@@ -124,7 +124,7 @@ impl Taken {
             hops: hops.unwrap_or(0),
             begun: now,
             begin_by: now + lease / 2,
-            deadline: now + lease.saturating_sub(MARGIN.min(lease / 10)),
+            deadline: now + lease.saturating_sub(MARGIN.min(lease / 10) + lingers),
             request_id,
         }
     }
@@ -159,8 +159,8 @@ impl Lane {
         );
         let fault = Fault::new(Some(Code::Loop), detail);
         let verdict = Verdict::Dead(fault.clone());
-        let effects = self.told(taken, &verdict, None, trace);
-        self.settle(taken, verdict, effects, trace).await;
+        self.settle(taken, verdict, Transaction::default(), trace)
+            .await;
         fault
     }
 
@@ -169,8 +169,12 @@ impl Lane {
     async fn exchange(&self, taken: &Taken, trace: TraceContext) -> Option<Fault> {
         if !self.consumer.transactional {
             let (verdict, answer) = self.ask(taken, trace, None).await;
+            let verdict = self.outwait(verdict).await;
             let fault = verdict.fault().cloned();
-            let effects = self.told(taken, &verdict, answer.as_ref(), trace);
+            let effects = match (&verdict, &answer) {
+                (Verdict::Done(_), Some(answer)) => self.told(taken, answer, trace),
+                _ => Transaction::default(),
+            };
             self.settle(taken, verdict, effects, trace).await;
             return fault;
         }
@@ -201,6 +205,22 @@ impl Lane {
         lost
     }
 
+    /// What follows of an event's order key waits until the function is no more at work for the event, also when that
+    /// was its last attempt.
+    async fn outwait(&self, verdict: Verdict) -> Verdict {
+        let lingers = self.consumer.lingers;
+        match verdict {
+            Verdict::Retry(fault) if !lingers.is_zero() && fault.code.is_some() => {
+                tokio::time::sleep(fault.after.unwrap_or_default().min(lingers)).await;
+                Verdict::Retry(Fault {
+                    after: None,
+                    ..fault
+                })
+            }
+            verdict => verdict,
+        }
+    }
+
     /// The turn of a transactional run, beside others or alone.
     async fn turn(&self, alone: bool) -> Turn<'_> {
         match alone {
@@ -209,15 +229,9 @@ impl Lane {
         }
     }
 
-    /// What is told to whoever asked to be called back, once it is certain: with the acknowledgement, or with the
-    /// burial.
-    fn told(
-        &self,
-        taken: &Taken,
-        verdict: &Verdict,
-        answer: Option<&Answer>,
-        trace: TraceContext,
-    ) -> Transaction {
+    /// What is told to whoever asked to be called back, once it is certain: with the acknowledgement. (Of a burial the
+    /// store tells.)
+    fn told(&self, taken: &Taken, answer: &Answer, trace: TraceContext) -> Transaction {
         let mut effects = Transaction::default();
         let (Some(queue), [event], [lease]) =
             (&self.consumer.callback, &*taken.events, &*taken.leases)
@@ -230,13 +244,9 @@ impl Lane {
             id: format!("{}/{}", lease.queue(), lease.sequence()),
             attempt: taken.attempt,
         };
-        let publication = |event| Publication::new(queue.clone(), event).trace(Some(trace));
-        let answered = answer.filter(|_| matches!(verdict, Verdict::Done(_)));
-        if let Some(event) = answered.and_then(|answer| asking.answered(answer)) {
-            effects.publications.push(publication(event));
-        }
-        if let Some(event) = verdict.fault().and_then(|fault| asking.failed(fault)) {
-            effects.if_buried.push(publication(event));
+        if let Some(event) = asking.answered(answer) {
+            let publication = Publication::new(queue.clone(), event).trace(Some(trace));
+            effects.publications.push(publication);
         }
         effects
     }
@@ -336,10 +346,14 @@ impl Lane {
                 return (verdict, Some(answer));
             }
             Ok(Err(fault)) => Verdict::of_fault(fault),
-            Err(_) => Verdict::Retry(Fault::new(
-                Some(Code::WallExceeded),
-                "the function did not answer within the lease of its events",
-            )),
+            Err(_) => {
+                let lingers = self.consumer.lingers;
+                let detail = "the function did not answer within the lease of its events";
+                Verdict::Retry(Fault {
+                    after: (!lingers.is_zero()).then_some(lingers),
+                    ..Fault::new(Some(Code::WallExceeded), detail)
+                })
+            }
         };
         (verdict, None)
     }

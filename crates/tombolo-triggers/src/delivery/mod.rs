@@ -71,6 +71,9 @@ pub struct Consumer {
     pub callback: Option<QueueId>,
     /// Whether the effects of an invocation are committed with its acknowledgement.
     pub transactional: bool,
+    /// How long the function may be at work for an event of an ordered queue after it was given up: with
+    /// `isolation = "concurrent"` it cannot be stopped alone. The queue's lease has room for that.
+    pub lingers: Duration,
 }
 
 /// Why consumers were not taken. Nothing has changed then.

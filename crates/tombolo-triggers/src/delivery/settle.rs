@@ -23,10 +23,7 @@ impl Lane {
     ) -> Option<Fault> {
         let effects = match verdict {
             Verdict::Done(_) | Verdict::Partly(..) => effects,
-            _ => Transaction {
-                if_buried: effects.if_buried,
-                ..Transaction::default()
-            },
+            _ => Transaction::default(),
         };
         let origin = Origin {
             trace: Some(trace),
@@ -107,7 +104,6 @@ fn changes_nothing(transaction: &Transaction) -> bool {
     transaction.writes.is_empty()
         && transaction.publications.is_empty()
         && transaction.answers.is_empty()
-        && transaction.if_buried.is_empty()
 }
 
 /// Whether an error comes of what the function did, and not of the store.

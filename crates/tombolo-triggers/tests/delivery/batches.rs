@@ -1,6 +1,6 @@
 //! Batches: one request for many events, and failures of some of them.
 
-use tombolo_store::queue::TakeBounds;
+use tombolo_store::queue::{QueueSettings, TakeBounds};
 use tombolo_triggers::delivery::Consumer;
 
 use crate::support::{
@@ -48,6 +48,35 @@ async fn what_a_batch_lists_as_failed_is_delivered_again_and_the_rest_is_not() {
     assert_eq!(again, ["2", "4"]);
     assert!(seen[1..].iter().all(|seen| seen.attempt() == 2));
     assert_eq!(opened.figures("readings").counters.done, 5);
+    delivering.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_failed_event_of_its_key_comes_again_behind_it() {
+    let site = Site::new();
+    let ordered = QueueSettings {
+        order_by: Some("subject".into()),
+        ..batched(10)
+    };
+    let opened = site.open(&[("readings", ordered)]).await;
+    let keyed = [("1", "a"), ("2", "a"), ("3", "a"), ("4", "b")].map(|(id, key)| {
+        let mut event = event(id);
+        event.subject = Some(key.into());
+        event
+    });
+    opened.publish("readings", keyed).await;
+    let functions = Functions::new(|seen| async move {
+        let failed = r#"{"failed":[{"source":"/machine/7","id":"2"}]}"#;
+        let failed = if seen.ids().len() == 4 { failed } else { "" };
+        Ok(answer_with(200, &[], failed))
+    });
+    let delivering = opened.deliver(&functions, vec![in_batches()]);
+    opened.until_empty("readings").await;
+    let seen = functions.seen();
+    assert_eq!(seen[0].ids(), ["1", "2", "3", "4"]);
+    let again: Vec<String> = seen[1..].iter().flat_map(|seen| seen.ids()).collect();
+    assert_eq!(again, ["2", "3"]);
+    assert!(opened.dead("readings").is_empty());
     delivering.stop().await;
 }
 

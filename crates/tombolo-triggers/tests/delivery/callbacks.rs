@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use serde_json::Value;
 use tombolo_core::event::Event;
+use tombolo_store::queue::{Callback, QueueSettings};
 use tombolo_triggers::delivery::{Consumer, Target};
 
 use crate::support::{
@@ -25,6 +26,23 @@ fn consumers() -> Vec<Consumer> {
     vec![asynchronous, callback]
 }
 
+/// The queue of the invocations and that of what is told of them.
+fn queues() -> [(&'static str, QueueSettings); 2] {
+    let function = consumers().remove(0).function;
+    let callback = Callback {
+        queue: queue("report.callback"),
+        function,
+    };
+    let asynchronous = QueueSettings {
+        callback: Some(callback),
+        ..settings()
+    };
+    [
+        ("report.async", asynchronous),
+        ("report.callback", settings()),
+    ]
+}
+
 fn asking(id: &str) -> Event {
     let mut event = event(id);
     event.set("callback", URL.into()).unwrap();
@@ -38,8 +56,7 @@ fn is_callback(seen: &Seen) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_or_the_end_of_hope_is_told_and_nothing_else() {
     let site = Site::new();
-    let queues = ["report.async", "report.callback"].map(|name| (name, settings()));
-    let opened = site.open(&queues).await;
+    let opened = site.open(&queues()).await;
     let refusals = Arc::new(AtomicUsize::new(0));
     let functions = Functions::new(move |seen| {
         let refusals = refusals.clone();
@@ -105,8 +122,7 @@ async fn the_answer_or_the_end_of_hope_is_told_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_that_never_arrives_is_a_dead_letter() {
     let site = Site::new();
-    let queues = ["report.async", "report.callback"].map(|name| (name, settings()));
-    let opened = site.open(&queues).await;
+    let opened = site.open(&queues()).await;
     let functions = Functions::new(|seen| async move {
         let status = match is_callback(&seen) {
             true => 503,

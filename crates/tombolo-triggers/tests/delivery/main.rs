@@ -8,6 +8,7 @@ mod callbacks;
 mod crash;
 mod idempotency;
 mod lanes;
+mod order;
 mod replies;
 mod support;
 mod traces;

@@ -199,6 +199,7 @@ pub fn consumer(name: &str, trigger: &'static str) -> Consumer {
         reply: None,
         callback: None,
         transactional: false,
+        lingers: Duration::ZERO,
     }
 }
 

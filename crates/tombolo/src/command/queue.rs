@@ -299,6 +299,9 @@ impl Row for QueueRow {
         "PURGED",
         "REDRIVEN",
         "LOST",
+        "REMEMBERED",
+        "FORGOTTEN",
+        "DAMAGES",
     ];
 
     fn name(&self) -> String {
@@ -338,6 +341,9 @@ impl Row for QueueRow {
             counters.purged,
             counters.redriven,
             counters.lost,
+            queue.remembered.ids,
+            queue.remembered.forgotten_early,
+            queue.remembered.damages,
         ];
         cells.extend(counts.map(|count| count.to_string()));
         cells
@@ -367,9 +373,12 @@ impl Row for EventRow {
     fn cells(&self) -> Vec<String> {
         let queued = &self.0;
         let attribute = |name| {
-            let value = queued.event.get(name).and_then(Value::as_str);
+            let event = queued.event.as_ref();
+            let value = event.and_then(|event| event.get(name)?.as_str());
             value.map_or_else(dash, str::to_owned)
         };
+        let problem = queued.problem.as_deref().map(one_line);
+        let failure = || history(queued).last().map(cause);
         vec![
             queued.sequence.to_string(),
             standing(queued.standing).into(),
@@ -382,7 +391,7 @@ impl Row for EventRow {
             queued.priority.to_string(),
             queued.bytes.to_string(),
             next(queued),
-            history(queued).last().map_or_else(dash, cause),
+            problem.or_else(failure).unwrap_or_else(dash),
         ]
     }
 }
@@ -398,9 +407,13 @@ fn history(queued: &QueuedEvent) -> &[Attempt] {
     buried.map_or(&queued.history, |dead| &dead.history)
 }
 
+/// A table has one line for an event, and nothing in it commands a terminal.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 fn cause(attempt: &Attempt) -> String {
-    // A table has one line for an event, and nothing in it commands a terminal.
-    let detail = attempt.detail.replace(char::is_control, " ");
+    let detail = one_line(&attempt.detail);
     match &attempt.code {
         Some(code) => format!("{code}: {detail}"),
         None => detail,
@@ -437,6 +450,11 @@ fn event_text(queued: &QueuedEvent) -> String {
         };
         format!("of {}: {why}", dead.origin)
     });
+    let event = match (&queued.event, &queued.problem) {
+        (Some(event), _) => format!("{event:#}"),
+        (None, Some(problem)) => one_line(problem),
+        (None, None) => dash(),
+    };
     let lines = [
         ("Sequence", queued.sequence.to_string()),
         ("Standing", standing(queued.standing).into()),
@@ -447,7 +465,7 @@ fn event_text(queued: &QueuedEvent) -> String {
         ("Dead letter", dead),
         ("Attempts", attempts(queued).to_string()),
         ("History", or_dash(tried.trim_end())),
-        ("Event", format!("{:#}", queued.event)),
+        ("Event", event),
     ];
     pairs(&lines)
 }

@@ -1,19 +1,24 @@
 //! What becomes of events that were handed out, that are too old, or that an operator wants gone or back.
 
-use tombolo_core::{Origin, QueueId};
+use std::collections::HashSet;
 
-use super::{Decided, Decisions, Refused, fits};
+use tombolo_core::event::Event;
+use tombolo_core::{Origin, QueueId, TraceContext};
+
+use super::{Decided, Decisions, Refused, fits, prepared};
 use crate::StoreError;
+use crate::commit::callback::failed;
 use crate::log::Place;
 use crate::operation::{Body, Operation, number_of};
-use crate::queue::{Burial, Entry, Operation as QueueOperation, Outcome as QueueOutcome, Reason};
-use crate::queues::{Content, Dropped, Effect, Slot, read_history, read_stored};
+use crate::queue::{Burial, Entry, Operation as QueueOperation, Reason};
+use crate::queues::{Content, Dropped, Effect, Slot};
 use crate::stored::{self, Attempt, Cause, DeadLetter, Stored, add_attempt, encode_history};
 use crate::transaction::{Lease, Outcome, Prepared, Settled};
 
 /// Events and bytes after which a sweep leaves the rest to the next one.
-const SWEEP_MAX: usize = 256;
+pub(in crate::commit) const SWEEP_MAX: usize = 256;
 const SWEEP_BYTES_MAX: usize = 4 << 20;
+
 impl Decisions<'_> {
     pub(super) fn settle_all(
         &mut self,
@@ -22,29 +27,46 @@ impl Decisions<'_> {
         body: &mut Body,
     ) -> Decided<Vec<Settled>> {
         let mut settled = Vec::with_capacity(settlements.len());
+        // Order keys whose event comes again.
+        let mut waiting = HashSet::new();
         for (lease, outcome) in settlements {
+            let key = self.order(&lease);
+            // Else it would be done before what comes before it. What a transaction did for it
+            // cannot be taken back.
+            let follows = lenient && key.is_some_and(|key| waiting.contains(&key));
+            let outcome = match outcome {
+                Outcome::Done if follows => Outcome::Later {
+                    cause: Cause::new("an earlier event of its key failed in the same batch"),
+                    after_ms: None,
+                },
+                outcome => outcome,
+            };
             let one = self.settle(&lease, outcome, body)?;
-            if one == Settled::Stale && !lenient {
-                return Err(StoreError::Stale.into());
+            match one {
+                Settled::Retried { .. } => waiting.extend(key),
+                Settled::Stale if !lenient => return Err(StoreError::Stale.into()),
+                _ => {}
             }
             settled.push(one);
         }
         Ok(settled)
     }
 
+    /// The order key of what is out with a lease.
+    fn order(&self, lease: &Lease) -> Option<(usize, u64)> {
+        let queue = &self.queues.get(lease.slot)?.queue;
+        Some((lease.slot, queue.entry(lease.sequence())?.order?))
+    }
+
     fn settle(&mut self, lease: &Lease, outcome: Outcome, body: &mut Body) -> Decided<Settled> {
-        let (outcome, cause) = match outcome {
-            Outcome::Done => (QueueOutcome::Done, None),
-            Outcome::Retry { cause, after_ms } => (QueueOutcome::Retry { after_ms }, Some(cause)),
-            Outcome::Later { cause, after_ms } => (QueueOutcome::Later { after_ms }, Some(cause)),
-            Outcome::Dead { cause } => (QueueOutcome::Dead, Some(cause)),
-        };
+        let in_queue = outcome.of_queue();
+        let cause = outcome.cause();
         let (now, random) = (self.now, (self.random)());
         let (queue, plan) = self.plan(lease.slot);
         let Some(queue) = queue else {
             return Ok(Settled::Stale);
         };
-        let Ok(operation) = queue.queue.settle(plan, lease.lease, outcome, now, random) else {
+        let Ok(operation) = queue.queue.settle(plan, lease.lease, in_queue, now, random) else {
             return Ok(Settled::Stale);
         };
         self.returned(lease.slot, queue, operation, cause, body)
@@ -69,10 +91,8 @@ impl Decisions<'_> {
                 let before = queue.queue.entry(sequence);
                 let history = match before.is_some_and(|entry| entry.attempts == attempts) {
                     // It was not tried.
-                    true => {
-                        read_history(self.segments, queue.history(sequence)).unwrap_or_default()
-                    }
-                    false => self.history(queue, sequence, attempts, cause()),
+                    true => self.history(slot, queue, sequence),
+                    false => self.longer_history((slot, queue), sequence, attempts, cause()),
                 };
                 let history = encode_history(&history);
                 let content = if queue.is_logged(sequence) {
@@ -111,20 +131,27 @@ impl Decisions<'_> {
         }
     }
 
-    /// An event's content. One that the disk refuses to give is as good as damaged: it must not
-    /// hold up the queue.
-    fn stored(&self, queue: &Slot, entry: &Entry<Place>) -> Option<Stored> {
-        let read = read_stored(self.segments, &queue.content(entry));
-        read.inspect_err(
-            |error| tracing::error!(%error, queue = %queue.id, "an event cannot be read"),
-        )
-        .ok()
-        .flatten()
+    /// An event's content; nothing if that is damaged.
+    fn stored(&mut self, slot: usize, queue: &Slot, entry: &Entry<Place>) -> Option<Stored> {
+        let which = (slot, entry.sequence);
+        self.ahead
+            .stored(self.segments, which, || queue.content(entry))
     }
 
-    fn history(&self, queue: &Slot, sequence: u64, attempt: u16, cause: Cause) -> Vec<Attempt> {
-        let history = read_history(self.segments, queue.history(sequence));
-        let mut history = history.unwrap_or_default();
+    fn history(&mut self, slot: usize, queue: &Slot, sequence: u64) -> Vec<Attempt> {
+        let content = queue.history(sequence);
+        self.ahead.history(self.segments, (slot, sequence), content)
+    }
+
+    /// The history of an event with one attempt more.
+    fn longer_history(
+        &mut self,
+        (slot, queue): (usize, &Slot),
+        sequence: u64,
+        attempt: u16,
+        cause: Cause,
+    ) -> Vec<Attempt> {
+        let mut history = self.history(slot, queue, sequence);
         let at = self.now;
         add_attempt(&mut history, Attempt { attempt, at, cause });
         history
@@ -146,7 +173,7 @@ impl Decisions<'_> {
         };
         let reason = Reason::Buried(burial);
         let grave = self.queues.find(&queue.id.dead());
-        let stored = self.stored(queue, &entry);
+        let stored = self.stored(slot, queue, &entry);
         if stored.is_none() {
             self.effects.push(Effect::Lost { slot });
         }
@@ -154,12 +181,19 @@ impl Decisions<'_> {
             return self.dropped(slot, queue, sequence, reason).map(drop);
         };
         let attempts = entry.attempts.saturating_add(1);
+        if let Some(callback) = &queue.queue.settings().callback {
+            let event = (&queue.id, sequence);
+            let told = failed(callback, event, &stored.event, attempts, &cause, self.now);
+            if let Some(told) = told {
+                self.tell(&callback.queue, told, cause.trace, body)?;
+            }
+        }
         let letter = Stored {
             dead: Some(DeadLetter {
                 origin: queue.id.clone(),
                 burial,
                 attempts,
-                history: self.history(queue, sequence, attempts, cause),
+                history: self.longer_history((slot, queue), sequence, attempts, cause),
             }),
             ..stored
         };
@@ -176,6 +210,29 @@ impl Decisions<'_> {
                 self.dropped(slot, queue, sequence, reason).map(drop)
             }
             other => other.map(drop),
+        }
+    }
+
+    /// Publishes what somebody asked to be told. That there is no room for it keeps nothing from
+    /// being settled.
+    fn tell(
+        &mut self,
+        queue: &QueueId,
+        told: Event,
+        trace: Option<TraceContext>,
+        body: &mut Body,
+    ) -> Decided<()> {
+        let told = prepared(queue, told, Origin { trace, hops: 0 }, self.now);
+        let kept = match self.configured(queue) {
+            Ok(slot) => self.enqueue(slot, &[told], body).map(drop),
+            Err(error) => Err(error.into()),
+        };
+        match kept {
+            Err(Refused::Alone(error)) => {
+                tracing::warn!(%queue, %error, "a callback is not sent");
+                Ok(())
+            }
+            kept => kept,
         }
     }
 
@@ -227,8 +284,10 @@ impl Decisions<'_> {
         reason: Reason,
     ) -> Decided<Dropped> {
         let entry = queue.queue.entry(sequence);
-        let stored = entry.and_then(|entry| self.stored(queue, &entry));
-        let named = stored.map(|stored| (stored.event.source, stored.event.id));
+        let named = entry.and_then(|entry| {
+            let content = || queue.content(&entry);
+            self.ahead.name(self.segments, (slot, sequence), content)
+        });
         let came = || self.came.get(&(slot, sequence)).cloned();
         let (source, id) = named.or_else(came).unwrap_or_default();
         let dropped = Dropped {
@@ -325,7 +384,7 @@ impl Decisions<'_> {
                     continue;
                 };
                 // Before it is planned: what is damaged, or is no dead letter, stays where it is.
-                let Some(stored) = decisions.stored(queue, &entry) else {
+                let Some(stored) = decisions.stored(slot, queue, &entry) else {
                     continue;
                 };
                 let Some(origin) = stored.dead.as_ref().map(|dead| dead.origin.clone()) else {

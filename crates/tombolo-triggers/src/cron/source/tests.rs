@@ -77,6 +77,24 @@ fn missed_ticks_are_treated_as_the_trigger_says() {
 }
 
 #[test]
+fn a_clock_that_is_set_for_the_first_time_has_missed_nothing() {
+    for missed in [Missed::Once, Missed::All] {
+        let source = source("* * * * *", missed);
+        let woken = source.wake(&Settled::default(), 5_000);
+        let woken = source.wake(&woken.settled, MINUTE);
+        assert_eq!(woken.ticks.len(), 1);
+        let set = source.wake(&woken.settled, START + 1);
+        assert_eq!((set.ticks.len(), set.dropped.ticks), (0, 0));
+        assert_eq!(set.next_wall_ms, Some(START + MINUTE));
+        let next = source.wake(&set.settled, START + MINUTE);
+        assert_eq!(times(&next), [MINUTE]);
+        // From then on it is a clock like any other.
+        let ahead = source.wake(&next.settled, START + 10 * MINUTE + 1);
+        assert!(!ahead.ticks.is_empty());
+    }
+}
+
+#[test]
 fn a_clock_that_leaps_years_ahead_costs_little_and_publishes_few() {
     let (source, settled) = begun("* * * * * *", Missed::All);
     let wake = source.wake(&settled, START + 300 * YEAR);
