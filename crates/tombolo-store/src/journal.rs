@@ -120,6 +120,11 @@ impl Journal {
         let open = self.shared.open()?;
         let expects = transaction.expects.into_iter();
         let expects = expects.map(|expects| Ok((expects.store.key(&expects.key)?, expects.value)));
+        // Stores of the host, which bounds what it writes, are not in one transaction with those of apps.
+        let unbounded = transaction
+            .writes
+            .iter()
+            .all(|(store, _)| store.is_unbounded());
         let writes = transaction.writes.into_iter();
         let writes = writes.map(|(store, write)| store.write_of(write));
         let answers = transaction.answers.into_iter();
@@ -131,7 +136,7 @@ impl Journal {
             lenient: false,
             answers: answers.map(answer_of).collect::<Result<_, _>>()?,
             origin: transaction.origin,
-            unbounded: false,
+            unbounded,
         };
         let mut queues = change.publications.iter().map(|one| &one.queue);
         if let Some(queue) = queues.find(|queue| queue.queue.is_dead()) {

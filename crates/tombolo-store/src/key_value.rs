@@ -81,6 +81,10 @@ impl KeyValue {
         }
     }
 
+    pub(crate) fn is_unbounded(&self) -> bool {
+        self.unbounded
+    }
+
     /// The same store, for somebody else.
     #[must_use]
     pub fn within(&self, scope: Scope) -> Self {

@@ -40,6 +40,16 @@ pub(crate) enum Content {
     Memory(Bytes),
 }
 
+impl Content {
+    /// None for what is in memory.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Log(place) => Some(*place),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
 /// A change of the queues, decided and written, to be applied.
 #[derive(Debug)]
 pub(crate) enum Effect {

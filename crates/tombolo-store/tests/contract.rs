@@ -11,8 +11,8 @@ use std::path::Path;
 use bytes::Bytes;
 use tombolo_core::{Code, Name};
 use tombolo_store::{
-    KEY_BYTES_MAX, KEYS_MAX, KeyValue, OpenError, Store, StoreError, Swapped, VALUE_BYTES_MAX,
-    WRITE_BYTES_MAX, Write,
+    KEY_BYTES_MAX, KEYS_MAX, KeyValue, OpenError, Store, StoreError, Swapped, Transaction,
+    VALUE_BYTES_MAX, WRITE_BYTES_MAX, Write,
 };
 
 fn name(text: &str) -> Name {
@@ -343,6 +343,12 @@ async fn an_app_has_no_more_bytes_than_it_may() {
     let host = store.key_value(&name("host"), &name("things")).unbounded();
     let long = "v".repeat(500);
     host.write(vec![set("a", &long)]).await.unwrap();
+    let writes = vec![(host.clone(), set("b", &long))];
+    let transaction = Transaction {
+        writes,
+        ..Transaction::default()
+    };
+    store.journal().commit(transaction).await.unwrap();
     store.close().await;
 
     let (store, things) = open(folder.path());

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{Pairs, PairsTable, failed, get, put};
 use crate::StoreError;
@@ -16,8 +13,7 @@ use crate::StoreError;
 const ANSWERS: Pairs = TableDefinition::new("answers");
 /// When they were stored, with their keys; and their lengths.
 const BY_AGE: Pairs = TableDefinition::new("answers_by_age");
-/// The function, when they were stored, and the rest of their keys; and their lengths. A store that
-/// an older version has written has none of it, and gets it when it is opened.
+/// The function, when they were stored, and the rest of their keys; and their lengths.
 const BY_FUNCTION: Pairs = TableDefinition::new("answers_by_function");
 /// How long an answer is given again, in the life of the store.
 const AGE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -69,12 +65,9 @@ impl KeptAnswers {
 
     /// Counts what a data file has.
     pub(super) fn count(&self, database: &Database) -> Result<(), StoreError> {
-        let mut transaction = database.begin_write().map_err(failed)?;
-        // The next checkpoint is soon enough: until then the next start does it again.
-        let none = transaction.set_durability(Durability::None);
-        none.map_err(|error| StoreError::Engine(std::sync::Arc::new(error)))?;
-        let mut answers = Answers::open(&transaction)?;
-        answers.index()?;
+        // Makes the tables where they are not there yet, and takes that back.
+        let transaction = database.begin_write().map_err(failed)?;
+        let answers = Answers::open(&transaction)?;
         let mut held = HeldByFunction::new();
         for entry in answers.by_function.iter().map_err(failed)? {
             let (key, length) = entry.map_err(failed)?;
@@ -84,7 +77,7 @@ impl KeptAnswers {
             held.bytes += number(length.value());
         }
         drop(answers);
-        transaction.commit().map_err(failed)?;
+        transaction.abort().map_err(failed)?;
         *self.lock() = held;
         Ok(())
     }
@@ -188,23 +181,6 @@ impl<'transaction> Answers<'transaction> {
                 self.held(kept, key).evicted += 1;
             }
         }
-    }
-
-    /// Adds what an older version has not.
-    fn index(&mut self) -> Result<(), StoreError> {
-        let listed = self.by_function.len().map_err(failed)?;
-        if listed == self.by_age.len().map_err(failed)? {
-            return Ok(());
-        }
-        self.by_function.retain(|_, _| false).map_err(failed)?;
-        for entry in self.by_age.iter().map_err(failed)? {
-            let (age, length) = entry.map_err(failed)?;
-            let (stored_ms, key) = split_age(age.value())?;
-            let listed = listed_as(key, stored_ms);
-            let inserted = self.by_function.insert(listed.as_slice(), length.value());
-            inserted.map(drop).map_err(failed)?;
-        }
-        Ok(())
     }
 
     /// The numbers of the function of a key, as the transaction leaves them.
@@ -369,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_an_older_version_stored_are_counted_and_bounded_too() {
+    fn answers_of_before_are_counted_and_bounded_too() {
         let disk = SimulatedDisk::new();
         let engine = open(&disk, true);
         for each in 0..3 {
             store(&engine, &format!("a\0f\0{each}"), b"1", each);
         }
+        // What is stored is on the disk with the next commit that is to be.
         let transaction = engine.database.begin_write().unwrap();
-        transaction.delete_table(BY_FUNCTION).unwrap();
         transaction.commit().unwrap();
         drop(engine);
         let engine = open(&disk, false);

@@ -205,25 +205,34 @@ impl Journal {
     /// # Errors
     /// As [`Journal::figures`]; [`StoreError::Damaged`] when its content is.
     pub fn peek(&self, queue: &QueueId, sequence: u64) -> Result<Option<Peeked>, StoreError> {
-        let found = self.with(queue, |_, slot| {
-            let entry = slot.queue.entry(sequence)?;
-            let history = slot.history(sequence).cloned();
-            Some((entry.attempts, slot.content(&entry), history))
-        })?;
-        let Some((attempts, content, history)) = found else {
-            return Ok(None);
-        };
         let open = self.shared.open()?;
-        let stored = read_stored(&open.segments, &content)?;
-        let stored = stored.ok_or_else(|| StoreError::Damaged("an event".into()))?;
-        Ok(Some(Peeked {
-            event: stored.event,
-            trace: stored.origin.trace,
-            published_wall_ms: stored.published_wall_ms,
-            attempts,
-            history: read_history(&open.segments, history.as_ref())?,
-            dead: stored.dead,
-        }))
+        let mut tried = None;
+        loop {
+            let found = self.with(queue, |_, slot| {
+                let entry = slot.queue.entry(sequence)?;
+                let history = slot.history(sequence).cloned();
+                Some((entry.attempts, slot.content(&entry), history))
+            })?;
+            let Some((attempts, content, history)) = found else {
+                return Ok(None);
+            };
+            if let Some(stored) = read_stored(&open.segments, &content)? {
+                return Ok(Some(Peeked {
+                    event: stored.event,
+                    trace: stored.origin.trace,
+                    published_wall_ms: stored.published_wall_ms,
+                    attempts,
+                    history: read_history(&open.segments, history.as_ref())?,
+                    dead: stored.dead,
+                }));
+            }
+            // The segment with it may have been dropped meanwhile: then it was written again elsewhere.
+            let place = content.place();
+            if tried == Some(place) {
+                return Err(StoreError::Damaged("an event".into()));
+            }
+            tried = Some(place);
+        }
     }
 
     /// The last 1000 events that the queue dropped, unread or unanswered.

@@ -208,10 +208,7 @@ fn read_taken(
             entry.map(|(slot, entry)| slot.content(&entry))
         };
         let content = content.unwrap_or(Content::Log(taken.place));
-        let place = match &content {
-            Content::Log(place) => Some(*place),
-            Content::Memory(_) => None,
-        };
+        let place = content.place();
         if tried == Some(place) {
             return Ok(None);
         }

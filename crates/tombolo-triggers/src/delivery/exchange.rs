@@ -55,6 +55,7 @@ enum Turn<'l> {
 /// Delivers what was taken, and settles it. The place is given back at the end.
 pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphorePermit) {
     let begun = Instant::now();
+    let mut place = Some(place);
     let Batch {
         deliveries,
         lease_ms,
@@ -72,7 +73,7 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
         }
         let fault = match loops {
             true => Some(lane.bury_loop(&taken, span.context()).await),
-            false => lane.exchange(&taken, span.context()).await,
+            false => lane.exchange(&taken, span.context(), &mut place).await,
         };
         if let Some(fault) = fault {
             let code = fault.code.map_or("answer".into(), |code| code.to_string());
@@ -80,7 +81,6 @@ pub(super) async fn deliver(lane: Arc<Lane>, batch: Batch, place: OwnedSemaphore
         }
     }
     lane.metrics.delivered(begun.elapsed());
-    drop(place);
 }
 
 /// The span of a delivery. One event's belongs to the trace that published it; several begin a
@@ -166,10 +166,15 @@ impl Lane {
 
     /// Calls the function and settles what it was called for. A transactional one runs again while others change what
     /// it has read, within the first half of its time.
-    async fn exchange(&self, taken: &Taken, trace: TraceContext) -> Option<Fault> {
+    async fn exchange(
+        &self,
+        taken: &Taken,
+        trace: TraceContext,
+        place: &mut Option<OwnedSemaphorePermit>,
+    ) -> Option<Fault> {
         if !self.consumer.transactional {
             let (verdict, answer) = self.ask(taken, trace, None).await;
-            let verdict = self.outwait(verdict).await;
+            let verdict = self.outwait(verdict, place).await;
             let fault = verdict.fault().cloned();
             let effects = match (&verdict, &answer) {
                 (Verdict::Done(_), Some(answer)) => self.told(taken, answer, trace),
@@ -206,11 +211,12 @@ impl Lane {
     }
 
     /// What follows of an event's order key waits until the function is no more at work for the event, also when that
-    /// was its last attempt.
-    async fn outwait(&self, verdict: Verdict) -> Verdict {
+    /// was its last attempt. The place is for those who have something to do.
+    async fn outwait(&self, verdict: Verdict, place: &mut Option<OwnedSemaphorePermit>) -> Verdict {
         let lingers = self.consumer.lingers;
         match verdict {
             Verdict::Retry(fault) if !lingers.is_zero() && fault.code.is_some() => {
+                place.take();
                 tokio::time::sleep(fault.after.unwrap_or_default().min(lingers)).await;
                 Verdict::Retry(Fault {
                     after: None,

@@ -195,10 +195,10 @@ impl Broker {
     /// # Errors
     /// The store cannot be read or written.
     pub async fn keep_sessions(&self, memory: KeyValue) -> Result<SessionWriter, BrokerError> {
-        let stored = keeping::read(&memory).await;
-        let stored = stored.map_err(BrokerError::Sessions)?;
-        self.shared.switch().restore(stored, Instant::now());
-        Ok(SessionWriter::new(self.shared.clone(), memory))
+        let stored = keeping::read(&memory).map_err(BrokerError::Sessions)?;
+        let mut switch = self.shared.switch();
+        switch.restore(stored.sessions, Instant::now());
+        Ok(SessionWriter::new(self.shared.clone(), memory, stored.gone))
     }
 
     /// What publishes to this broker, now and while it runs.

@@ -10,7 +10,7 @@ use super::broker::Shared;
 use super::changes::Change;
 use super::held::Durable;
 use super::message::Refusal;
-use super::stored::{Moment, Reading, StoredState, delete_all, read_all};
+use super::stored::{Moment, Reading, read_all};
 
 /// What is written at once is about so much.
 const GROUP_BYTES: usize = 4 << 20;
@@ -19,18 +19,23 @@ const GROUP_BYTES_MAX: usize = 12 << 20;
 /// After a write that failed, the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Reads the sessions that are on the disk, and deletes there what belongs to none.
-pub async fn read(memory: &KeyValue) -> Result<Vec<StoredState>, StoreError> {
+/// What the store adds to a key at most: the names of the node and the store.
+const PREFIX_BYTES_MAX: usize = 64;
+
+/// Reads the sessions that are on the disk.
+pub fn read(memory: &KeyValue) -> Result<Reading, StoreError> {
     let mut reading = Reading::new(Moment::new());
     read_all(memory, |key, value| reading.record(key, value.as_deref()))?;
-    delete_all(memory, &reading.gone).await?;
-    Ok(reading.sessions)
+    Ok(reading)
 }
 
 /// Takes the changes of kept sessions to the disk.
 pub struct SessionWriter {
     shared: Arc<Shared>,
     memory: KeyValue,
+    /// Keys of what belongs to no session. They are deleted before anything is written: a session may get the
+    /// number of one that is over.
+    gone: Vec<String>,
 }
 
 /// Tells who waits that nobody writes any more.
@@ -46,13 +51,22 @@ impl Drop for Ending<'_> {
 }
 
 impl SessionWriter {
-    pub(super) fn new(shared: Arc<Shared>, memory: KeyValue) -> Self {
-        Self { shared, memory }
+    pub(super) fn new(shared: Arc<Shared>, memory: KeyValue, gone: Vec<String>) -> Self {
+        Self {
+            shared,
+            memory,
+            gone,
+        }
     }
 
     /// Writes until it is told to stop, and then what there is. From then on, what needs a kept session is refused.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
+        let gone = std::mem::take(&mut self.gone);
         let _ending = Ending(&self.shared);
+        let deletes = gone.into_iter().map(|key| Write::Delete { key });
+        if self.commit(deletes.collect(), 0, &stop).await.is_err() {
+            return;
+        }
         let wake = self.shared.switch().changes.wake();
         loop {
             let stopping = stop.is_cancelled();
@@ -129,10 +143,11 @@ impl SessionWriter {
 }
 
 fn bytes_of(write: &Write) -> usize {
-    match write {
-        Write::Set { key, value } => key.len() + value.len(),
-        Write::Delete { key } => key.len(),
-    }
+    PREFIX_BYTES_MAX
+        + match write {
+            Write::Set { key, value } => key.len() + value.len(),
+            Write::Delete { key } => key.len(),
+        }
 }
 
 /// A group as it can be written: nearly always in one piece.

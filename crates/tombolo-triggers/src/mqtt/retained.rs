@@ -63,7 +63,7 @@ impl Retaining {
     /// Reads what is on disk; returns it beside what keeps it.
     ///
     /// # Errors
-    /// The store cannot be read or written.
+    /// The store cannot be read.
     pub async fn open(
         accept: Arc<dyn Accept>,
         memory: KeyValue,
@@ -85,7 +85,10 @@ impl Retaining {
                 None => gone.push(topic),
             }
         })?;
-        delete_all(&memory, &gone).await?;
+        if let Err(error) = delete_all(&memory, &gone).await {
+            // It is passed over at every start, until it can be deleted.
+            tracing::warn!(%error, "retained mqtt messages that are over or damaged cannot be deleted");
+        }
         let disk = Disk {
             memory,
             messages_max: bounds.retained_max,
@@ -135,6 +138,10 @@ impl Disk {
             return Ok(());
         }
         self.memory.write(writes).await.map_err(|error| {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            // The disk may still have what was to be deleted: the next try has to say so again.
+            let topic = message.topic.clone();
+            held.messages.entry(topic).or_insert((0, None));
             tracing::warn!(topic = %message.topic, %error, "a retained mqtt message cannot be written");
             match error {
                 StoreError::Full => Refusal::Full,
