@@ -93,7 +93,14 @@ fn dependencies() -> Result<()> {
         "bans",
         "sources",
     ];
-    process::run(&mut program(deny, &arguments, process::repository()))
+    process::run(&mut program(deny, &arguments, process::repository()))?;
+    // Nothing else here builds the fuzz targets: their lock file follows the crates all the same.
+    let fuzz = process::repository().join("fuzz");
+    let metadata = ["metadata", "--locked", "--format-version=1", "--quiet"];
+    let metadata = process::output(cargo_in(&fuzz).args(metadata));
+    metadata
+        .map(drop)
+        .context("fuzz/Cargo.lock is not up to date")
 }
 
 /// Guests are a workspace of their own: components, and one core module for the preview 1 commands.
