@@ -26,7 +26,7 @@ use tombolo_triggers::cron::Cron;
 use tombolo_triggers::delivery::{Deliveries, DeliveryConfig};
 use tombolo_triggers::http::{BindError, HttpServer, HttpService, ServiceError};
 use tombolo_triggers::idempotent::Idempotent;
-use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers, RemoteError};
+use tombolo_triggers::mqtt::{Broker, BrokerError, RemoteBrokers, RemoteError, SessionWriter};
 
 use crate::address::AddressFile;
 use crate::admin::AdminServer;
@@ -123,8 +123,7 @@ pub struct Node {
     telemetry_service: TelemetryService,
     http: Option<HttpService>,
     mqtt: Broker,
-    sessions: AbortOnDropHandle<()>,
-    stop_sessions: CancellationToken,
+    sessions: SessionWriter,
     remote: RemoteBrokers,
     deliveries: Deliveries,
     cron: Cron,
@@ -238,9 +237,6 @@ impl Node {
         };
         let broker = mqtt::broker(&config.mqtt, publish, kept, remote.handle(), &telemetry);
         let (mqtt, sessions, subscriptions) = broker.await?;
-        let stop_sessions = CancellationToken::new();
-        // From now on, since functions can publish before the node runs.
-        let sessions = spawn(sessions.run(stop_sessions.clone()));
         runtime.connect_topics(Arc::new(mqtt.handle()));
         let deliveries = deliveries(&config, &journal, &dispatcher, &runtime, &telemetry, dev);
         let cron = Cron::new(journal.clone(), memory(&store, "cron"));
@@ -283,7 +279,6 @@ impl Node {
             telemetry_service,
             mqtt,
             sessions,
-            stop_sessions,
             remote,
             deliveries,
             cron,
@@ -318,7 +313,6 @@ impl Node {
             http,
             mqtt,
             sessions,
-            stop_sessions,
             remote,
             deliveries,
             cron,
@@ -330,10 +324,11 @@ impl Node {
             address,
         } = self;
         let stop_http = CancellationToken::new();
-        let stop_telemetry = CancellationToken::new();
+        let (stop_sessions, stop_telemetry) = (CancellationToken::new(), CancellationToken::new());
         control.ready.store(true, Ordering::Release);
         let telemetry_task = spawn(telemetry_service.run(stop_telemetry.clone()));
         let admin_task = spawn(admin.run(control.clone(), cut.clone()));
+        let sessions_task = spawn(sessions.run(stop_sessions.clone()));
         let mqtt_task = spawn(mqtt.run(stop_http.clone()));
         let remote_task = spawn(remote.run(stop_http.clone()));
         let deliveries_task = spawn(deliveries.run(stop_http.clone()));
@@ -374,7 +369,7 @@ impl Node {
         drop(cutting);
         // Last, because functions publish to topics until they have ended.
         stop_sessions.cancel();
-        let sessions_ended = sessions.await;
+        let sessions_ended = sessions_task.await;
         stop_telemetry.cancel();
         let telemetry_ended = stop.cut.run_until_cancelled(telemetry_task).await;
         store.close().await;
