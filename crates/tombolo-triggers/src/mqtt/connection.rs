@@ -204,12 +204,6 @@ impl<S: Stream> Connection<S> {
     fn publish(&mut self, mut publish: Publish) -> Result<(), Goodbye> {
         self.inbound.resolve(&mut publish)?;
         let (message, packet) = (Arc::new(publish.message), publish.packet);
-        if message.qos != Qos::AtMostOnce && self.version == Version::V5 {
-            let unreleased = self.shared.switch().unreleased(self.key);
-            if self.inbound.len() + unreleased >= usize::from(self.shared.bounds.arriving_max) {
-                return Err(Goodbye::Window);
-            }
-        }
         if let Some(packet) = packet
             && message.qos == Qos::ExactlyOnce
         {
@@ -220,6 +214,13 @@ impl<S: Stream> Connection<S> {
                 let version = self.version;
                 encode::answer(self.output(0), version, Answer::Received, packet, 0);
                 return Ok(());
+            }
+        }
+        // A message that comes again is known, and takes no more room than it has.
+        if message.qos != Qos::AtMostOnce && self.version == Version::V5 {
+            let unreleased = self.shared.switch().unreleased(self.key);
+            if self.inbound.len() + unreleased >= usize::from(self.shared.bounds.arriving_max) {
+                return Err(Goodbye::Window);
             }
         }
         // Names that begin with `$` are the broker's own.

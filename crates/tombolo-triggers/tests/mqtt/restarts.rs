@@ -233,6 +233,35 @@ async fn a_message_that_is_sent_again_after_a_cut_is_accepted_once() {
 }
 
 #[tokio::test]
+async fn messages_that_are_sent_again_do_not_count_against_the_window() {
+    let mut config = open_config();
+    config.bounds.arriving_max = 4;
+    let node = Node::start(tempfile::tempdir().unwrap(), config.clone()).await;
+    let (mut client, _) = node.hello("c").await;
+    for packet in 1..=4 {
+        client.publish(2, packet, "x", "once").await;
+        assert!(matches!(client.packet().await, v5::Packet::Pubrec(_)));
+    }
+    let node = node.cut_with(config, vec![]).await;
+    let (mut client, _) = node.hello("c").await;
+    for packet in 1..=4 {
+        let mut again = message(2, packet, "x", "once");
+        again.dup = true;
+        client.send(again.into()).await;
+        let received = v5::Pubrec::new_success(pid(packet)).into();
+        assert_eq!(client.packet().await, received);
+    }
+    assert!(node.broker.arrived().is_empty());
+    client.publish(2, 5, "x", "new").await;
+    let v5::Packet::Disconnect(goodbye) = client.packet().await else {
+        panic!("one more than the window is too many");
+    };
+    let code = v5::DisconnectReasonCode::ReceiveMaximumExceeded;
+    assert_eq!(goodbye.reason_code, code);
+    node.end().await;
+}
+
+#[tokio::test]
 async fn what_has_ended_stays_ended() {
     let node = Node::new().await;
     for id in ["unsubscribed", "clean", "brief", "mine"] {
@@ -387,7 +416,8 @@ async fn narrower_bounds_drop_what_came_last() {
     }
     let mut config = open_config();
     config.bounds = MqttBounds {
-        queue_messages_max: 2,
+        queue_messages_max: 1,
+        unacknowledged_max: 1,
         ..config.bounds
     };
     let node = node.cut_with(config, vec![]).await;
@@ -397,6 +427,28 @@ async fn narrower_bounds_drop_what_came_last() {
     assert_eq!(client.payload().await, "1");
     assert_eq!(client.payload().await, "2");
     assert!(client.is_idle().await);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_behind_what_is_unacknowledged_is_there_after_a_cut() {
+    let mut config = open_config();
+    config.bounds.queue_messages_max = 3;
+    config.bounds.unacknowledged_max = 2;
+    let node = Node::start(tempfile::tempdir().unwrap(), config.clone()).await;
+    let (mut client, _) = node.hello("c").await;
+    client.subscribe("a", QoS::Level1).await;
+    let mut publisher = node.broker.client("p").await;
+    for packet in 1..=5 {
+        publish(&mut publisher, 1, packet, &packet.to_string()).await;
+        if packet <= 2 {
+            publication(&mut client).await;
+        }
+    }
+    let node = node.cut_with(config, vec![]).await;
+    let (mut client, _) = node.hello("c").await;
+    assert_eq!(drain(&mut client, 5).await, ["1", "2", "3", "4", "5"]);
+    assert_eq!(node.broker.handle.figures().dropped_full, 0);
     node.end().await;
 }
 

@@ -79,6 +79,7 @@ enum Exchange {
 }
 
 struct World {
+    bounds: MqttBounds,
     switch: Switch,
     disk: BTreeMap<String, Bytes>,
     unwritten: VecDeque<(u64, Vec<Write>)>,
@@ -106,9 +107,10 @@ fn hello(client: usize) -> Hello {
 }
 
 impl World {
-    fn new(qos: [Qos; SUBSCRIBERS]) -> Self {
+    fn new(qos: [Qos; SUBSCRIBERS], bounds: MqttBounds) -> Self {
         let mut world = Self {
-            switch: Switch::new(MqttBounds::default()),
+            switch: Switch::new(bounds.clone()),
+            bounds,
             disk: BTreeMap::new(),
             unwritten: VecDeque::new(),
             written: 0,
@@ -146,8 +148,9 @@ impl World {
             reading.record(key.clone(), Some(value));
         }
         assert!(reading.gone.is_empty(), "{:?}", reading.gone);
-        self.switch = Switch::new(MqttBounds::default());
+        self.switch = Switch::new(self.bounds.clone());
         self.switch.restore(reading.sessions, self.now);
+        assert_eq!(self.switch.figures.dropped_full, 0);
         for subscriber in &mut self.subscribers {
             subscriber.lose();
         }
@@ -407,11 +410,22 @@ impl Subscriber {
 proptest! {
     #[test]
     fn nothing_acknowledged_is_lost_and_nothing_comes_twice(steps in steps()) {
-        let mut world = World::new([Qos::ExactlyOnce, Qos::AtLeastOnce]);
+        let qos = [Qos::ExactlyOnce, Qos::AtLeastOnce];
+        let mut world = World::new(qos, MqttBounds::default());
         for step in &steps {
             world.step(step);
         }
         world.settle();
         world.check();
+    }
+
+    #[test]
+    fn what_was_taken_within_the_bounds_fits_into_them_again(steps in steps()) {
+        let bounds = MqttBounds { queue_messages_max: 1, unacknowledged_max: 3, ..MqttBounds::default() };
+        let mut world = World::new([Qos::ExactlyOnce, Qos::AtLeastOnce], bounds);
+        for step in &steps {
+            world.step(step);
+        }
+        world.start();
     }
 }

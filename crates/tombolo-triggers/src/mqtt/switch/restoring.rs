@@ -60,7 +60,10 @@ impl Switch {
         session: &mut Session,
         deliveries: Vec<(u64, Option<Delivery>)>,
     ) {
-        let mut dropped = 0;
+        // As many as there can have been: all that the client had not acknowledged, and a full queue behind them.
+        let messages_max =
+            self.bounds.queue_messages_max + usize::from(self.bounds.unacknowledged_max.max(1));
+        let (mut messages, mut dropped) = (0, 0);
         for (sequence, delivery) in deliveries {
             let weight = delivery
                 .as_ref()
@@ -68,7 +71,8 @@ impl Switch {
             let fits = session.bytes + weight <= self.bounds.queue_bytes_max
                 && self.figures.queued_bytes + session.bytes + weight
                     <= self.bounds.queues_bytes_max;
-            if delivery.is_none() || (fits && session.queued() < self.bounds.queue_messages_max) {
+            if delivery.is_none() || (fits && messages < messages_max) {
+                messages += usize::from(delivery.is_some());
                 session.restore(sequence, delivery);
             } else {
                 dropped += 1;
