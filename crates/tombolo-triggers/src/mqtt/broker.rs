@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tombolo_core::Code;
 use tombolo_store::{KeyValue, StoreError};
 
-use super::acl::Rule;
+use super::acl::{Permissions, Rule};
 use super::auth::{PasswordError, Users};
-use super::config::{MqttBounds, MqttConfig, PACKET_BYTES_MAX};
+use super::config::{MqttBounds, MqttConfig, MqttTls, PACKET_BYTES_MAX};
 use super::handle::BrokerHandle;
 use super::handshake::{self, HANDSHAKE_MAX, Origin};
 use super::held::{Durable, written};
@@ -25,6 +25,7 @@ use super::keeping::{self, SessionWriter};
 use super::listener::{Listener, accept, listen, pause, prepare};
 use super::message::{Accept, Arrival, Message, Refusal};
 use super::socket::Stream;
+use super::stored::StoredState;
 use super::switch::Switch;
 use super::tls::{self, Tls, TlsError};
 use super::topic::TopicError;
@@ -80,6 +81,10 @@ pub struct Shared {
     pub accept: Arc<dyn Accept>,
     pub users: Users,
     pub rules: Vec<Rule>,
+    /// A listener lets clients in that have no user.
+    anonymous: bool,
+    /// A listener takes certificates, which stand for users of any name.
+    certificates: bool,
     pub bounds: MqttBounds,
     switch: Mutex<Switch>,
     /// How far the changes of kept sessions are on the disk.
@@ -92,6 +97,15 @@ impl Shared {
     /// Never held across an await.
     pub fn switch(&self) -> MutexGuard<'_, Switch> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a client may do; none when nobody can connect as this user.
+    fn permissions(&self, user: Option<&str>, id: &str) -> Option<Permissions> {
+        let connects = match user {
+            None => self.anonymous,
+            Some(user) => self.certificates || self.users.has(user),
+        };
+        connects.then(|| Permissions::of(&self.rules, user, id))
     }
 
     /// Resolves when a change of a kept session is on the disk, at once for none (0).
@@ -147,6 +161,10 @@ impl Broker {
         }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
+        let anonymous = config.listeners.iter().any(|one| one.anonymous);
+        let authorities = |one: &MqttTls| one.client_authorities.is_some();
+        let mut tls = config.listeners.iter().flat_map(|one| &one.tls);
+        let certificates = tls.any(authorities);
         for listener in config.listeners {
             let address = listener.address;
             let tls = listener.tls.map(Tls::load).transpose();
@@ -163,6 +181,8 @@ impl Broker {
             accept,
             users: Users::new(config.users)?,
             rules: config.rules,
+            anonymous,
+            certificates,
             switch: Mutex::new(Switch::new(config.bounds.clone())),
             bounds: config.bounds,
             durable: watch::Sender::default(),
@@ -197,7 +217,11 @@ impl Broker {
     pub async fn keep_sessions(&self, memory: KeyValue) -> Result<SessionWriter, BrokerError> {
         let stored = keeping::read(&memory).await;
         let stored = stored.map_err(BrokerError::Sessions)?;
-        self.shared.switch().restore(stored, Instant::now());
+        let permissions =
+            |one: &StoredState| self.shared.permissions(one.user.as_deref(), &one.client);
+        let mut switch = self.shared.switch();
+        switch.restore(stored, permissions, Instant::now());
+        drop(switch);
         Ok(SessionWriter::new(self.shared.clone(), memory))
     }
 

@@ -2,7 +2,7 @@
 
 use mqtt_proto::{QoS, QosPid, v5};
 use tombolo_store::{KeyValue, Store, Write};
-use tombolo_triggers::mqtt::{Message, MqttBounds, MqttConfig, Properties, Qos};
+use tombolo_triggers::mqtt::{Message, MqttBounds, MqttConfig, Properties, Qos, User};
 
 use crate::client::{Client, Running, lasting, message, open_config, pid, run_with};
 
@@ -449,6 +449,69 @@ async fn a_full_queue_behind_what_is_unacknowledged_is_there_after_a_cut() {
     let (mut client, _) = node.hello("c").await;
     assert_eq!(drain(&mut client, 5).await, ["1", "2", "3", "4", "5"]);
     assert_eq!(node.broker.handle.figures().dropped_full, 0);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_permitted_any_more_is_dropped_at_the_start() {
+    let node = Node::new().await;
+    let (mut client, _) = node.hello("c").await;
+    for filter in ["a", "b", "#"] {
+        client.subscribe(filter, QoS::Level2).await;
+    }
+    client.disconnect().await;
+    let mut publisher = node.broker.client("p").await;
+    for (packet, topic) in [(1, "a"), (2, "b")] {
+        publisher.publish(1, packet, topic, topic).await;
+        publisher.packet().await;
+    }
+    publisher.publish(2, 3, "a", "secret").await;
+    publisher.packet().await;
+    let mut config = open_config();
+    config.rules[0].topics = "b".into();
+    let node = node.cut_with(config, vec![]).await;
+    // It stays so, whatever is permitted later.
+    let node = node.restart().await;
+    let (mut client, present) = node.hello("c").await;
+    assert!(present);
+    assert_eq!(drain(&mut client, 1).await, ["b"]);
+    // The client may hold the identifier of what was dropped.
+    if let v5::Packet::Pubrel(release) = client.packet().await {
+        client
+            .send(v5::Pubcomp::new_success(release.pid).into())
+            .await;
+    } else {
+        panic!("a release is expected");
+    }
+    let mut publisher = node.broker.client("p").await;
+    for (packet, topic) in [(1, "a"), (2, "b")] {
+        publisher.publish(1, packet, topic, "again").await;
+        publisher.packet().await;
+    }
+    assert_eq!(drain(&mut client, 1).await, ["again"]);
+    assert!(client.is_idle().await);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_can_take_up_is_dropped_at_the_start() {
+    let node = Node::new().await;
+    let (mut client, _) = node.hello("c").await;
+    client.subscribe("a", QoS::Level1).await;
+    client.disconnect().await;
+    let mut closed = open_config();
+    closed.listeners[0].anonymous = false;
+    closed.users = vec![User {
+        name: "anna".into(),
+        password:
+            "pbkdf2-sha256$1$00$8ce1bc94e6b3d1a0bd2be2ae8e4c34d6a1e9ec3b0b0e5c9cbf0b4c7a3a7a1f00"
+                .parse()
+                .unwrap(),
+    }];
+    let node = node.cut_with(closed, vec![]).await;
+    assert_eq!(node.broker.handle.figures().sessions, 0);
+    let node = node.restart().await;
+    assert!(!node.hello("c").await.1);
     node.end().await;
 }
 

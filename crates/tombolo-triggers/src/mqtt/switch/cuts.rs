@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use tombolo_store::Write;
 
 use super::*;
+use crate::mqtt::acl::{Permissions, Rule};
 use crate::mqtt::message::{Message, Properties, Qos};
-use crate::mqtt::stored::{Moment, Reading};
+use crate::mqtt::stored::{Moment, Reading, StoredState};
 
 const SUBSCRIBERS: usize = 2;
 const PUBLISHER: usize = SUBSCRIBERS;
@@ -149,7 +150,15 @@ impl World {
         }
         assert!(reading.gone.is_empty(), "{:?}", reading.gone);
         self.switch = Switch::new(self.bounds.clone());
-        self.switch.restore(reading.sessions, self.now);
+        let everything = Rule {
+            user: None,
+            publish: true,
+            subscribe: true,
+            topics: "#".into(),
+        };
+        let permissions =
+            |one: &StoredState| Some(Permissions::of(&[everything.clone()], None, &one.client));
+        self.switch.restore(reading.sessions, permissions, self.now);
         assert_eq!(self.switch.figures.dropped_full, 0);
         for subscriber in &mut self.subscribers {
             subscriber.lose();

@@ -270,7 +270,7 @@ proptest! {
             now: Instant::now(),
         };
         if kept {
-            world.switch.restore(vec![], world.now);
+            world.switch.restore(vec![], |_| None, world.now);
         }
         for step in steps {
             world.step(step);
