@@ -26,7 +26,7 @@ use super::listener::{Listener, accept, listen, pause, prepare};
 use super::message::{Accept, Arrival, Message, Refusal};
 use super::socket::Stream;
 use super::stored::StoredState;
-use super::switch::Switch;
+use super::switch::{SessionKey, Switch};
 use super::tls::{self, Tls, TlsError};
 use super::topic::TopicError;
 
@@ -113,17 +113,40 @@ impl Shared {
         written(&mut self.durable.subscribe(), change).await
     }
 
+    /// Why the message cannot be taken now: it goes to a session that is kept, and those cannot be written.
+    pub fn refusal(
+        &self,
+        switch: &Switch,
+        message: &Message,
+        from: Option<SessionKey>,
+    ) -> Option<Refusal> {
+        let failing = self.durable.borrow().refusal;
+        let refusal = failing.or_else(|| switch.changes.overflows().then_some(Refusal::Full))?;
+        switch.reaches_kept(message, from).then_some(refusal)
+    }
+
     /// Resolves when the message was accepted and is in every kept session that it goes to.
     pub async fn publish(&self, arrival: Arrival) -> Result<(), Refusal> {
         let message = arrival.message.clone();
-        let accepted = self.accept.accept(arrival).await;
-        let after = {
+        // A function tries again, and would trigger others each time. A will comes once.
+        let refusal = match &arrival.client {
+            None => self.refusal(&self.switch(), &message, None),
+            Some(_) => None,
+        };
+        let accepted = match refusal {
+            None => self.accept.accept(arrival).await,
+            Some(refusal) => Err(refusal),
+        };
+        let (accepted, after) = {
             let mut switch = self.switch();
+            // It may have changed meanwhile.
+            let refusal = self.refusal(&switch, &message, None);
+            let accepted = accepted.and(refusal.map_or(Ok(()), Err));
             match accepted {
                 Ok(()) => switch.route(&message, None, Instant::now()),
                 Err(_) => switch.figures.refused += 1,
             }
-            switch.seal()
+            (accepted, switch.seal())
         };
         accepted?;
         self.written(after).await

@@ -538,6 +538,20 @@ async fn nothing_is_acknowledged_that_cannot_be_written() {
     assert!(matches!(here.packet().await, v5::Packet::Disconnect(_)));
     let (_, connack) = Client::hello(node.broker.tcp().await, lasting("new")).await;
     assert_eq!(connack.reason_code, v5::ConnectReasonCode::ServerBusy);
+    // Nothing of what comes again waits in memory, and the functions do not get it.
+    let (before, arrived) = (node.broker.handle.figures(), node.broker.arrived().len());
+    let mut publisher = node.broker.client("p").await;
+    for packet in 1..=3 {
+        publisher.publish(1, packet, "a", "x").await;
+        let v5::Packet::Puback(refused) = publisher.packet().await else {
+            panic!("a refusal is expected");
+        };
+        assert_ne!(refused.reason_code, v5::PubackReasonCode::Success);
+    }
+    let figures = node.broker.handle.figures();
+    assert_eq!(figures.queued_bytes, before.queued_bytes);
+    assert_eq!(figures.refused, before.refused + 3);
+    assert_eq!(node.broker.arrived().len(), arrived);
     // Whoever needs no session to be kept is served.
     let mut plain = node.broker.client("plain").await;
     plain.subscribe("c", QoS::Level1).await;
