@@ -156,8 +156,13 @@ impl World {
             subscribe: true,
             topics: "#".into(),
         };
-        let permissions =
-            |one: &StoredState| Some(Permissions::of(&[everything.clone()], None, &one.client));
+        let permissions = |one: &StoredState| {
+            Some(Permissions::of(
+                std::slice::from_ref(&everything),
+                None,
+                &one.client,
+            ))
+        };
         self.switch.restore(reading.sessions, permissions, self.now);
         assert_eq!(self.switch.figures.dropped_full, 0);
         for subscriber in &mut self.subscribers {
