@@ -189,6 +189,10 @@ impl Users {
         })
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.users.contains_key(name)
+    }
+
     /// Whether the user exists and this is the password.
     pub async fn verify(&self, name: &str, password: &[u8]) -> bool {
         let Some(known) = self.users.get(name) else {

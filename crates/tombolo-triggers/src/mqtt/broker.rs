@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tombolo_core::Code;
 use tombolo_store::{KeyValue, StoreError};
 
-use super::acl::Rule;
+use super::acl::{Permissions, Rule};
 use super::auth::{PasswordError, Users};
-use super::config::{MqttBounds, MqttConfig, PACKET_BYTES_MAX};
+use super::config::{MqttBounds, MqttConfig, MqttTls, PACKET_BYTES_MAX};
 use super::handle::BrokerHandle;
 use super::handshake::{self, HANDSHAKE_MAX, Origin};
 use super::held::{Durable, written};
@@ -25,7 +25,8 @@ use super::keeping::{self, SessionWriter};
 use super::listener::{Listener, accept, listen, pause, prepare};
 use super::message::{Accept, Arrival, Message, Refusal};
 use super::socket::Stream;
-use super::switch::Switch;
+use super::stored::StoredState;
+use super::switch::{SessionKey, Switch};
 use super::tls::{self, Tls, TlsError};
 use super::topic::TopicError;
 
@@ -80,6 +81,10 @@ pub struct Shared {
     pub accept: Arc<dyn Accept>,
     pub users: Users,
     pub rules: Vec<Rule>,
+    /// A listener lets clients in that have no user.
+    anonymous: bool,
+    /// A listener takes certificates, which stand for users of any name.
+    certificates: bool,
     pub bounds: MqttBounds,
     switch: Mutex<Switch>,
     /// How far the changes of kept sessions are on the disk.
@@ -94,22 +99,54 @@ impl Shared {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a client may do; none when nobody can connect as this user.
+    fn permissions(&self, user: Option<&str>, id: &str) -> Option<Permissions> {
+        let connects = match user {
+            None => self.anonymous,
+            Some(user) => self.certificates || self.users.has(user),
+        };
+        connects.then(|| Permissions::of(&self.rules, user, id))
+    }
+
     /// Resolves when a change of a kept session is on the disk, at once for none (0).
     pub async fn written(&self, change: u64) -> Result<(), Refusal> {
         written(&mut self.durable.subscribe(), change).await
     }
 
+    /// Why the message cannot be taken now: it goes to a session that is kept, and those cannot be written.
+    pub fn refusal(
+        &self,
+        switch: &Switch,
+        message: &Message,
+        from: Option<SessionKey>,
+    ) -> Option<Refusal> {
+        let failing = self.durable.borrow().refusal;
+        let refusal = failing.or_else(|| switch.changes.overflows().then_some(Refusal::Full))?;
+        switch.reaches_kept(message, from).then_some(refusal)
+    }
+
     /// Resolves when the message was accepted and is in every kept session that it goes to.
     pub async fn publish(&self, arrival: Arrival) -> Result<(), Refusal> {
         let message = arrival.message.clone();
-        let accepted = self.accept.accept(arrival).await;
-        let after = {
+        // A function tries again, and would trigger others each time. A will comes once.
+        let refusal = match &arrival.client {
+            None => self.refusal(&self.switch(), &message, None),
+            Some(_) => None,
+        };
+        let accepted = match refusal {
+            None => self.accept.accept(arrival).await,
+            Some(refusal) => Err(refusal),
+        };
+        let (accepted, after) = {
             let mut switch = self.switch();
+            // It may have changed meanwhile.
+            let refusal = self.refusal(&switch, &message, None);
+            let accepted = accepted.and(refusal.map_or(Ok(()), Err));
             match accepted {
                 Ok(()) => switch.route(&message, None, Instant::now()),
                 Err(_) => switch.figures.refused += 1,
             }
-            switch.seal()
+            (accepted, switch.seal())
         };
         accepted?;
         self.written(after).await
@@ -147,6 +184,10 @@ impl Broker {
         }
         let mut listeners = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
+        let anonymous = config.listeners.iter().any(|one| one.anonymous);
+        let authorities = |one: &MqttTls| one.client_authorities.is_some();
+        let mut tls = config.listeners.iter().flat_map(|one| &one.tls);
+        let certificates = tls.any(authorities);
         for listener in config.listeners {
             let address = listener.address;
             let tls = listener.tls.map(Tls::load).transpose();
@@ -163,6 +204,8 @@ impl Broker {
             accept,
             users: Users::new(config.users)?,
             rules: config.rules,
+            anonymous,
+            certificates,
             switch: Mutex::new(Switch::new(config.bounds.clone())),
             bounds: config.bounds,
             durable: watch::Sender::default(),
@@ -196,8 +239,11 @@ impl Broker {
     /// The store cannot be read or written.
     pub async fn keep_sessions(&self, memory: KeyValue) -> Result<SessionWriter, BrokerError> {
         let stored = keeping::read(&memory).map_err(BrokerError::Sessions)?;
+        let permissions =
+            |one: &StoredState| self.shared.permissions(one.user.as_deref(), &one.client);
         let mut switch = self.shared.switch();
-        switch.restore(stored.sessions, Instant::now());
+        switch.restore(stored.sessions, permissions, Instant::now());
+        drop(switch);
         Ok(SessionWriter::new(self.shared.clone(), memory, stored.gone))
     }
 

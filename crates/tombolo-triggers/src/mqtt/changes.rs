@@ -13,6 +13,9 @@ use super::topic::Selection;
 /// With more than this to write, who waits for the disk already is read from no further, and no session that
 /// would have to be kept begins.
 const WAITING_BYTES_MAX: usize = 16 << 20;
+/// With more than this, nothing is taken for a session that is kept: what is on its way to many of them at once was
+/// read before anybody could stop.
+const WAITING_BYTES_END: usize = 4 * WAITING_BYTES_MAX;
 /// What a change is reckoned with beside its message or its filter.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -97,6 +100,11 @@ impl Changes {
 
     pub fn is_full(&self) -> bool {
         self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
+    /// There is no room even for what was on its way already.
+    pub fn overflows(&self) -> bool {
+        self.waiting_bytes >= WAITING_BYTES_END
     }
 
     /// The number of what changes now.

@@ -204,12 +204,6 @@ impl<S: Stream> Connection<S> {
     fn publish(&mut self, mut publish: Publish) -> Result<(), Goodbye> {
         self.inbound.resolve(&mut publish)?;
         let (message, packet) = (Arc::new(publish.message), publish.packet);
-        if message.qos != Qos::AtMostOnce && self.version == Version::V5 {
-            let unreleased = self.shared.switch().unreleased(self.key);
-            if self.inbound.len() + unreleased >= usize::from(self.shared.bounds.arriving_max) {
-                return Err(Goodbye::Window);
-            }
-        }
         if let Some(packet) = packet
             && message.qos == Qos::ExactlyOnce
         {
@@ -222,10 +216,33 @@ impl<S: Stream> Connection<S> {
                 return Ok(());
             }
         }
+        // A message that comes again is known, and takes no more room than it has.
+        let arriving = match (self.version, message.qos) {
+            (_, Qos::AtMostOnce) | (Version::V3, Qos::AtLeastOnce) => None,
+            (Version::V5, _) => Some(self.inbound.len()),
+            // It was told of no window, but what the broker remembers is bounded for it as well.
+            (Version::V3, Qos::ExactlyOnce) => Some(self.inbound.exactly_once()),
+        };
+        if let Some(arriving) = arriving {
+            let unreleased = self.shared.switch().unreleased(self.key);
+            if arriving + unreleased >= usize::from(self.shared.bounds.arriving_max) {
+                return Err(Goodbye::Window);
+            }
+        }
         // Names that begin with `$` are the broker's own.
         if message.topic.starts_with('$') || !self.permissions.may_publish(&message.topic) {
             self.inbound
                 .push_decided(message, packet, Verdict::Forbidden);
+            return Ok(());
+        }
+        // It would be handed on to nobody, and the functions would get it each time that it comes again.
+        let refusal = {
+            let switch = self.shared.switch();
+            self.shared.refusal(&switch, &message, Some(self.key))
+        };
+        if let Some(refusal) = refusal {
+            let refused = Verdict::Refused(refusal);
+            self.inbound.push_decided(message, packet, refused);
             return Ok(());
         }
         let accept = self.shared.accept.accept(Arrival {
@@ -241,10 +258,15 @@ impl<S: Stream> Connection<S> {
         let Arrived {
             message,
             packet,
-            verdict,
+            mut verdict,
         } = arrived;
         let after = {
             let mut switch = self.shared.switch();
+            if verdict == Verdict::Accepted
+                && let Some(refusal) = self.shared.refusal(&switch, &message, Some(self.key))
+            {
+                verdict = Verdict::Refused(refusal);
+            }
             match verdict {
                 Verdict::Accepted => {
                     if message.qos == Qos::ExactlyOnce
@@ -370,6 +392,8 @@ impl<S: Stream> Connection<S> {
                     switch.figures.dropped_long += 1;
                     if let Some(packet) = packet {
                         switch.forget(self.key, *packet);
+                        // There is room in the client's window, and nothing that it will say about that.
+                        self.waiting = true;
                     }
                 }
             }

@@ -125,7 +125,7 @@ async fn admit(shared: &Shared, origin: Origin, connect: Connect) -> Result<Admi
         user,
         address: origin.address,
     });
-    let permissions = Permissions::of(&shared.rules, &client);
+    let permissions = Permissions::of(&shared.rules, client.user.as_deref(), &client.id);
     if let Some(will) = &connect.will
         && (will.message.topic.starts_with('$') || !permissions.may_publish(&will.message.topic))
     {

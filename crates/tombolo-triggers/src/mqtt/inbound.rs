@@ -91,6 +91,11 @@ impl Inbound {
         self.arriving.len()
     }
 
+    /// Messages of QoS 2 that are on their way.
+    pub fn exactly_once(&self) -> usize {
+        self.exactly_once.len()
+    }
+
     /// Whether this message of QoS 2 is on its way already.
     pub fn holds(&self, packet: u16) -> bool {
         self.exactly_once.contains(&packet)

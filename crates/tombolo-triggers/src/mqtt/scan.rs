@@ -6,13 +6,33 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::changes::Changes;
-use super::session::{Delivery, Options, Retained, Session, StillToGet};
+use super::session::{Delivery, Options, Retained, Session, StillToGet, Taken};
 use super::topic::{Selection, TopicFilter};
 
 /// Retained messages that are looked at in one go, so that a subscription to `#` holds nobody up.
 const STEP: usize = 256;
 /// Retained messages that are put into the queue in one go, so that new ones find room in it.
 const FOUND: usize = 16;
+
+/// What a session may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub messages_max: usize,
+    /// For this session alone.
+    pub own_bytes_max: usize,
+    /// As far as the other sessions leave room.
+    pub bytes_max: usize,
+}
+
+/// What came of looking at retained messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refilled {
+    /// There are none left to look at.
+    Nothing,
+    Some,
+    /// There is no room for the next one.
+    Full,
+}
 
 /// Retained messages that a subscription has still to get.
 #[derive(Debug)]
@@ -49,17 +69,23 @@ impl Session {
         }
     }
 
-    /// Looks at some retained messages; false when there are none left to look at.
-    pub fn refill(&mut self, now: Instant, retained: &Retained, changes: &mut Changes) -> bool {
+    /// Looks at some retained messages; what has no room is looked at again later.
+    pub fn refill(
+        &mut self,
+        now: Instant,
+        (retained, room): (&Retained, Room),
+        changes: &mut Changes,
+        taken: &mut Taken,
+    ) -> Refilled {
         let Some(mut scan) = self.scans.pop_front() else {
-            return false;
+            return Refilled::Nothing;
         };
         let prefix = scan.filter.prefix();
         let start = match &scan.after {
             Some(after) => Bound::Excluded(&**after),
             None => Bound::Included(prefix),
         };
-        let (mut last, mut found, mut whole) = (None, 0, true);
+        let (mut last, mut found, mut whole, mut full) = (None, 0, true, false);
         let following = retained.range::<str, _>((start, Bound::Unbounded));
         for (looked_at, (topic, message)) in following.enumerate() {
             if !topic.starts_with(prefix) {
@@ -69,26 +95,44 @@ impl Session {
                 whole = false;
                 break;
             }
-            last = Some(topic.clone());
             if scan.filter.matches(topic) && !message.is_expired(now) {
-                found += 1;
-                let qos = message.qos.min(scan.options.qos);
-                let ids = scan.options.id.into_iter().collect();
-                self.push(Delivery::new(message.clone(), qos, true, ids), changes);
+                let weight = message.weight_bytes();
+                // One that is too long for any queue would hold up those behind it for ever.
+                let fits_ever = weight <= room.own_bytes_max;
+                let bytes_max = room.bytes_max.min(room.own_bytes_max);
+                if fits_ever
+                    && (self.queued() >= room.messages_max || self.bytes + weight > bytes_max)
+                {
+                    (whole, full) = (false, true);
+                    break;
+                }
+                if fits_ever {
+                    found += 1;
+                    let qos = message.qos.min(scan.options.qos);
+                    let ids = scan.options.id.into_iter().collect();
+                    self.push(Delivery::new(message.clone(), qos, true, ids), changes);
+                } else {
+                    taken.full += 1;
+                }
             }
+            last = Some(topic.clone());
         }
         let selection = Selection {
             group: None,
             filter: scan.filter.clone(),
         };
         if !whole {
-            scan.after = last;
+            scan.after = last.or(scan.after);
             self.scans.push_front(scan);
         }
         if whole || found > 0 {
             // With the messages that were found, so that none of them comes twice.
             self.note_subscription(&selection, changes);
         }
-        true
+        if full && found == 0 {
+            Refilled::Full
+        } else {
+            Refilled::Some
+        }
     }
 }

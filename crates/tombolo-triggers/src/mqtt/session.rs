@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::changes::{Changes, What};
 use super::message::{Arrival, Client, Message, Qos};
-use super::scan::Scan;
+use super::scan::{Refilled, Room, Scan};
 use super::switch::SessionKey;
 use super::topic::{Selection, TopicFilter};
 
@@ -113,6 +113,10 @@ pub type Retained = BTreeMap<Arc<str>, Arc<Message>>;
 #[derive(Debug, Default)]
 pub struct Taken {
     pub expired: u64,
+    /// Retained messages that are too long for any queue.
+    pub full: u64,
+    /// Retained messages wait until there is room for them.
+    pub starved: bool,
     /// There is more to look at.
     pub more: bool,
 }
@@ -286,7 +290,7 @@ impl Session {
         &mut self,
         now: Instant,
         bytes: usize,
-        retained: &Retained,
+        (retained, room): (&Retained, Room),
         changes: &mut Changes,
         out: &mut Vec<Outgoing>,
     ) -> Taken {
@@ -294,8 +298,15 @@ impl Session {
         let mut left = bytes;
         self.send_again(&mut left, out);
         while left > 0 {
-            if self.queue.is_empty() && !self.refill(now, retained, changes) {
-                break;
+            if self.queue.is_empty() {
+                match self.refill(now, (retained, room), changes, &mut taken) {
+                    Refilled::Nothing => break,
+                    Refilled::Some => {}
+                    Refilled::Full => {
+                        taken.starved = true;
+                        break;
+                    }
+                }
             }
             let Some(next) = self.queue.front() else {
                 taken.more = !self.scans.is_empty();

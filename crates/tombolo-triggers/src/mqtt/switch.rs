@@ -17,6 +17,7 @@ use super::config::MqttBounds;
 use super::figures::MqttFigures;
 use super::filters::Filters;
 use super::message::{Arrival, Client};
+use super::scan::Room;
 use super::session::{Attachment, Options, Outgoing, Retained, Session};
 
 /// Names a session for as long as it lives; one that is kept, beyond restarts.
@@ -70,6 +71,8 @@ pub struct Switch {
     retained_swept: Option<Instant>,
     /// When sessions without a connection, or their wills, are due.
     timers: BTreeSet<(Instant, SessionKey)>,
+    /// Sessions whose retained messages wait for room, which others may make.
+    starved: BTreeSet<SessionKey>,
     /// Kept between messages, so that a message costs no allocation here.
     found: Vec<(SessionKey, Options)>,
     /// What is to be written of the sessions that are kept.
@@ -88,6 +91,7 @@ impl Switch {
             retained: Retained::new(),
             retained_swept: None,
             timers: BTreeSet::new(),
+            starved: BTreeSet::new(),
             found: Vec::new(),
             changes: Changes::default(),
             figures: MqttFigures::default(),
@@ -203,6 +207,11 @@ impl Switch {
 
     /// Ends sessions whose time is over; returns the wills that are due.
     pub fn tick(&mut self, now: Instant) -> Vec<Arrival> {
+        for key in std::mem::take(&mut self.starved) {
+            if let Some(session) = self.sessions.get(&key) {
+                session.wake();
+            }
+        }
         let mut wills = Vec::new();
         while let Some(&(due, key)) = self.timers.first()
             && due <= now
@@ -249,11 +258,22 @@ impl Switch {
             return false;
         };
         let before = session.bytes;
-        let taken = session.take(now, bytes, &self.retained, &mut self.changes, out);
+        let others = self.figures.queued_bytes - before;
+        let room = Room {
+            messages_max: self.bounds.queue_messages_max,
+            own_bytes_max: self.bounds.queue_bytes_max,
+            bytes_max: self.bounds.queues_bytes_max.saturating_sub(others),
+        };
+        let what = (&self.retained, room);
+        let taken = session.take(now, bytes, what, &mut self.changes, out);
+        if taken.starved {
+            self.starved.insert(key);
+        }
         self.changes.seal();
         // What came of the retained messages was added, what was sent or expired was freed.
         self.figures.queued_bytes = self.figures.queued_bytes + session.bytes - before;
         self.figures.dropped_expired += taken.expired;
+        self.figures.dropped_full += taken.full;
         let published = |one: &&Outgoing| matches!(one, Outgoing::Publish { .. });
         self.figures.delivered += out.iter().filter(published).count() as u64;
         taken.more

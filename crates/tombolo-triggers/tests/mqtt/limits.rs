@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mqtt_proto::QoS;
 use mqtt_proto::v5::{self, ConnectReasonCode, DisconnectReasonCode, SubscribeReasonCode};
+use mqtt_proto::{QoS, QosPid, v3};
 
-use crate::client::{Client, connect, lasting, message, open_config, start, start_closed};
+use crate::client::{Client, connect, lasting, message, open_config, pid, start, start_closed};
 
 #[tokio::test]
 async fn a_full_queue_drops_what_is_new_and_holds_nobody_up() {
@@ -84,6 +84,60 @@ async fn too_many_or_too_much_is_refused_with_the_reason() {
         panic!("a last word is expected");
     };
     assert_eq!(goodbye.reason_code, DisconnectReasonCode::PacketTooLarge);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_retained_waits_for_room_and_goes_on() {
+    let mut config = open_config();
+    config.bounds.queues_bytes_max = 4000;
+    let broker = start(config).await;
+    let mut publisher = broker.client("p").await;
+    let long = "x".repeat(1000);
+    for packet in 1..=5 {
+        let mut publish = message(1, packet, &format!("r/{packet}"), &long);
+        publish.retain = true;
+        publisher.send(publish.into()).await;
+        publisher.packet().await;
+    }
+    let mut away = Client::connected(broker.tcp().await, lasting("away")).await;
+    away.subscribe("a", QoS::Level1).await;
+    away.disconnect().await;
+    for packet in 1..=3 {
+        publisher.publish(1, packet, "a", &long).await;
+        publisher.packet().await;
+    }
+    let mut here = broker.client("here").await;
+    here.subscribe("r/#", QoS::Level1).await;
+    assert!(here.is_idle().await);
+    assert!(broker.handle.figures().queued_bytes <= 4000);
+    let mut away = Client::connected(broker.tcp().await, lasting("away")).await;
+    for _ in 1..=3 {
+        away.payload().await;
+    }
+    for packet in 1..=5 {
+        assert_eq!(here.message().await.topic_name[..], format!("r/{packet}"));
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_client_leaves_no_more_unreleased_than_a_new_one() {
+    let mut config = open_config();
+    config.bounds.arriving_max = 3;
+    let broker = start(config).await;
+    let mut old = Client::new(broker.tcp().await);
+    old.send_v3(v3::Connect::new("old".into(), 0).into()).await;
+    old.packet_v3().await;
+    for packet in 1..=4 {
+        let (qos_pid, topic) = (QosPid::Level2(pid(packet)), "a".try_into().unwrap());
+        let publish = v3::Publish::new(qos_pid, topic, bytes::Bytes::new());
+        old.send_v3(publish.into()).await;
+        if packet <= 3 {
+            assert_eq!(old.packet_v3().await, v3::Packet::Pubrec(pid(packet)));
+        }
+    }
+    assert_eq!(old.bytes().await, None);
     broker.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use mqtt_proto::{QoS, QosPid, v5};
 use tombolo_store::{KeyValue, Store, Write};
-use tombolo_triggers::mqtt::{Message, MqttBounds, MqttConfig, Properties, Qos};
+use tombolo_triggers::mqtt::{Message, MqttBounds, MqttConfig, Properties, Qos, User};
 
 use crate::client::{Client, Running, lasting, message, open_config, pid, run_with};
 
@@ -233,6 +233,35 @@ async fn a_message_that_is_sent_again_after_a_cut_is_accepted_once() {
 }
 
 #[tokio::test]
+async fn messages_that_are_sent_again_do_not_count_against_the_window() {
+    let mut config = open_config();
+    config.bounds.arriving_max = 4;
+    let node = Node::start(tempfile::tempdir().unwrap(), config.clone()).await;
+    let (mut client, _) = node.hello("c").await;
+    for packet in 1..=4 {
+        client.publish(2, packet, "x", "once").await;
+        assert!(matches!(client.packet().await, v5::Packet::Pubrec(_)));
+    }
+    let node = node.cut_with(config, vec![]).await;
+    let (mut client, _) = node.hello("c").await;
+    for packet in 1..=4 {
+        let mut again = message(2, packet, "x", "once");
+        again.dup = true;
+        client.send(again.into()).await;
+        let received = v5::Pubrec::new_success(pid(packet)).into();
+        assert_eq!(client.packet().await, received);
+    }
+    assert!(node.broker.arrived().is_empty());
+    client.publish(2, 5, "x", "new").await;
+    let v5::Packet::Disconnect(goodbye) = client.packet().await else {
+        panic!("one more than the window is too many");
+    };
+    let code = v5::DisconnectReasonCode::ReceiveMaximumExceeded;
+    assert_eq!(goodbye.reason_code, code);
+    node.end().await;
+}
+
+#[tokio::test]
 async fn what_has_ended_stays_ended() {
     let node = Node::new().await;
     for id in ["unsubscribed", "clean", "brief", "mine"] {
@@ -387,7 +416,8 @@ async fn narrower_bounds_drop_what_came_last() {
     }
     let mut config = open_config();
     config.bounds = MqttBounds {
-        queue_messages_max: 2,
+        queue_messages_max: 1,
+        unacknowledged_max: 1,
         ..config.bounds
     };
     let node = node.cut_with(config, vec![]).await;
@@ -397,6 +427,91 @@ async fn narrower_bounds_drop_what_came_last() {
     assert_eq!(client.payload().await, "1");
     assert_eq!(client.payload().await, "2");
     assert!(client.is_idle().await);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_behind_what_is_unacknowledged_is_there_after_a_cut() {
+    let mut config = open_config();
+    config.bounds.queue_messages_max = 3;
+    config.bounds.unacknowledged_max = 2;
+    let node = Node::start(tempfile::tempdir().unwrap(), config.clone()).await;
+    let (mut client, _) = node.hello("c").await;
+    client.subscribe("a", QoS::Level1).await;
+    let mut publisher = node.broker.client("p").await;
+    for packet in 1..=5 {
+        publish(&mut publisher, 1, packet, &packet.to_string()).await;
+        if packet <= 2 {
+            publication(&mut client).await;
+        }
+    }
+    let node = node.cut_with(config, vec![]).await;
+    let (mut client, _) = node.hello("c").await;
+    assert_eq!(drain(&mut client, 5).await, ["1", "2", "3", "4", "5"]);
+    assert_eq!(node.broker.handle.figures().dropped_full, 0);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_permitted_any_more_is_dropped_at_the_start() {
+    let node = Node::new().await;
+    let (mut client, _) = node.hello("c").await;
+    for filter in ["a", "b", "#"] {
+        client.subscribe(filter, QoS::Level2).await;
+    }
+    client.disconnect().await;
+    let mut publisher = node.broker.client("p").await;
+    for (packet, topic) in [(1, "a"), (2, "b")] {
+        publisher.publish(1, packet, topic, topic).await;
+        publisher.packet().await;
+    }
+    publisher.publish(2, 3, "a", "secret").await;
+    publisher.packet().await;
+    let mut config = open_config();
+    config.rules[0].topics = "b".into();
+    let node = node.cut_with(config, vec![]).await;
+    // It stays so, whatever is permitted later.
+    let node = node.restart().await;
+    let (mut client, present) = node.hello("c").await;
+    assert!(present);
+    assert_eq!(drain(&mut client, 1).await, ["b"]);
+    // The client may hold the identifier of what was dropped.
+    if let v5::Packet::Pubrel(release) = client.packet().await {
+        client
+            .send(v5::Pubcomp::new_success(release.pid).into())
+            .await;
+    } else {
+        panic!("a release is expected");
+    }
+    let mut publisher = node.broker.client("p").await;
+    for (packet, topic) in [(1, "a"), (2, "b")] {
+        publisher.publish(1, packet, topic, "again").await;
+        publisher.packet().await;
+    }
+    assert_eq!(drain(&mut client, 1).await, ["again"]);
+    assert!(client.is_idle().await);
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_can_take_up_is_dropped_at_the_start() {
+    let node = Node::new().await;
+    let (mut client, _) = node.hello("c").await;
+    client.subscribe("a", QoS::Level1).await;
+    client.disconnect().await;
+    let mut closed = open_config();
+    closed.listeners[0].anonymous = false;
+    closed.users = vec![User {
+        name: "anna".into(),
+        password:
+            "pbkdf2-sha256$1$00$8ce1bc94e6b3d1a0bd2be2ae8e4c34d6a1e9ec3b0b0e5c9cbf0b4c7a3a7a1f00"
+                .parse()
+                .unwrap(),
+    }];
+    let node = node.cut_with(closed, vec![]).await;
+    assert_eq!(node.broker.handle.figures().sessions, 0);
+    let node = node.restart().await;
+    assert!(!node.hello("c").await.1);
     node.end().await;
 }
 
@@ -423,6 +538,20 @@ async fn nothing_is_acknowledged_that_cannot_be_written() {
     assert!(matches!(here.packet().await, v5::Packet::Disconnect(_)));
     let (_, connack) = Client::hello(node.broker.tcp().await, lasting("new")).await;
     assert_eq!(connack.reason_code, v5::ConnectReasonCode::ServerBusy);
+    // Nothing of what comes again waits in memory, and the functions do not get it.
+    let (before, arrived) = (node.broker.handle.figures(), node.broker.arrived().len());
+    let mut publisher = node.broker.client("p").await;
+    for packet in 1..=3 {
+        publisher.publish(1, packet, "a", "x").await;
+        let v5::Packet::Puback(refused) = publisher.packet().await else {
+            panic!("a refusal is expected");
+        };
+        assert_ne!(refused.reason_code, v5::PubackReasonCode::Success);
+    }
+    let figures = node.broker.handle.figures();
+    assert_eq!(figures.queued_bytes, before.queued_bytes);
+    assert_eq!(figures.refused, before.refused + 3);
+    assert_eq!(node.broker.arrived().len(), arrived);
     // Whoever needs no session to be kept is served.
     let mut plain = node.broker.client("plain").await;
     plain.subscribe("c", QoS::Level1).await;

@@ -2,7 +2,7 @@
 
 use mqtt_proto::{QoS, QosPid, v5};
 
-use crate::client::{Client, lasting, open_config, pid, start};
+use crate::client::{Client, lasting, message, open_config, pid, start};
 
 #[tokio::test]
 async fn messages_wait_for_a_client_that_is_away() {
@@ -166,4 +166,56 @@ async fn goodbye_is_said_when_the_node_stops_and_no_will_is_published() {
         v5::DisconnectReasonCode::ServerShuttingDown
     );
     assert_eq!(journal.arrived.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_holds_up_none_behind_it() {
+    let broker = start(open_config()).await;
+    let mut away = Client::connected(broker.tcp().await, lasting("c")).await;
+    away.subscribe("a", QoS::Level1).await;
+    away.disconnect().await;
+    let mut publisher = broker.client("p").await;
+    for (packet, payload) in [(1, "x".repeat(200)), (2, "short".into())] {
+        publisher.publish(1, packet, "a", &payload).await;
+        publisher.packet().await;
+    }
+    let mut connect = lasting("c");
+    connect.properties.receive_max = Some(1);
+    connect.properties.max_packet_size = Some(100);
+    let mut client = Client::connected(broker.tcp().await, connect).await;
+    assert_eq!(client.payload().await, "short");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_shared_subscription_that_ends_leaves_the_plain_one_alone() {
+    let broker = start(open_config()).await;
+    let mut publisher = broker.client("p").await;
+    for packet in 1..=40 {
+        let mut publish = message(1, packet, &format!("r/{packet:02}"), "x");
+        publish.retain = true;
+        publisher.send(publish.into()).await;
+        publisher.packet().await;
+    }
+    let mut connect = lasting("c");
+    connect.properties.receive_max = Some(1);
+    let mut client = Client::connected(broker.tcp().await, connect).await;
+    client.subscribe("r/#", QoS::Level1).await;
+    let v5::Packet::Publish(first) = client.packet().await else {
+        panic!("a message is expected");
+    };
+    let filters = vec!["$share/g/r/#".try_into().unwrap()];
+    client
+        .send(v5::Unsubscribe::new(pid(3), filters).into())
+        .await;
+    assert!(matches!(client.packet().await, v5::Packet::Unsuback(_)));
+    let acknowledged = v5::Puback::new_success(first.qos_pid.pid().unwrap());
+    client.send(acknowledged.into()).await;
+    for packet in 2..=40 {
+        assert_eq!(
+            client.message().await.topic_name[..],
+            format!("r/{packet:02}")
+        );
+    }
+    broker.stop().await;
 }

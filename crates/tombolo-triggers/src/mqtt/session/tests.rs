@@ -28,10 +28,15 @@ fn session() -> Session {
 
 fn take(session: &mut Session) -> Vec<Outgoing> {
     let (mut changes, mut out) = (Changes::default(), Vec::new());
+    let room = Room {
+        messages_max: usize::MAX,
+        own_bytes_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
     session.take(
         Instant::now(),
         1 << 20,
-        &Retained::new(),
+        (&Retained::new(), room),
         &mut changes,
         &mut out,
     );

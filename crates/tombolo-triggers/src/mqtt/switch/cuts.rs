@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use tombolo_store::Write;
 
 use super::*;
+use crate::mqtt::acl::{Permissions, Rule};
 use crate::mqtt::message::{Message, Properties, Qos};
-use crate::mqtt::stored::{Moment, Reading};
+use crate::mqtt::stored::{Moment, Reading, StoredState};
 
 const SUBSCRIBERS: usize = 2;
 const PUBLISHER: usize = SUBSCRIBERS;
@@ -79,6 +80,7 @@ enum Exchange {
 }
 
 struct World {
+    bounds: MqttBounds,
     switch: Switch,
     disk: BTreeMap<String, Bytes>,
     unwritten: VecDeque<(u64, Vec<Write>)>,
@@ -106,9 +108,10 @@ fn hello(client: usize) -> Hello {
 }
 
 impl World {
-    fn new(qos: [Qos; SUBSCRIBERS]) -> Self {
+    fn new(qos: [Qos; SUBSCRIBERS], bounds: MqttBounds) -> Self {
         let mut world = Self {
-            switch: Switch::new(MqttBounds::default()),
+            switch: Switch::new(bounds.clone()),
+            bounds,
             disk: BTreeMap::new(),
             unwritten: VecDeque::new(),
             written: 0,
@@ -146,8 +149,22 @@ impl World {
             reading.record(key.clone(), Some(value));
         }
         assert!(reading.gone.is_empty(), "{:?}", reading.gone);
-        self.switch = Switch::new(MqttBounds::default());
-        self.switch.restore(reading.sessions, self.now);
+        self.switch = Switch::new(self.bounds.clone());
+        let everything = Rule {
+            user: None,
+            publish: true,
+            subscribe: true,
+            topics: "#".into(),
+        };
+        let permissions = |one: &StoredState| {
+            Some(Permissions::of(
+                std::slice::from_ref(&everything),
+                None,
+                &one.client,
+            ))
+        };
+        self.switch.restore(reading.sessions, permissions, self.now);
+        assert_eq!(self.switch.figures.dropped_full, 0);
         for subscriber in &mut self.subscribers {
             subscriber.lose();
         }
@@ -407,11 +424,22 @@ impl Subscriber {
 proptest! {
     #[test]
     fn nothing_acknowledged_is_lost_and_nothing_comes_twice(steps in steps()) {
-        let mut world = World::new([Qos::ExactlyOnce, Qos::AtLeastOnce]);
+        let qos = [Qos::ExactlyOnce, Qos::AtLeastOnce];
+        let mut world = World::new(qos, MqttBounds::default());
         for step in &steps {
             world.step(step);
         }
         world.settle();
         world.check();
+    }
+
+    #[test]
+    fn what_was_taken_within_the_bounds_fits_into_them_again(steps in steps()) {
+        let bounds = MqttBounds { queue_messages_max: 1, unacknowledged_max: 3, ..MqttBounds::default() };
+        let mut world = World::new([Qos::ExactlyOnce, Qos::AtLeastOnce], bounds);
+        for step in &steps {
+            world.step(step);
+        }
+        world.start();
     }
 }

@@ -95,8 +95,8 @@ fn bounds() -> MqttBounds {
         sessions_max: 2,
         subscriptions_max: 3,
         queue_messages_max: 8,
-        queue_bytes_max: 9000,
-        queues_bytes_max: 12_000,
+        queue_bytes_max: 4000,
+        queues_bytes_max: 6000,
         retained_max: 2,
         retained_bytes_max: 5000,
         ..MqttBounds::default()
@@ -238,6 +238,11 @@ impl World {
             .map(|session| session.bytes)
             .sum::<usize>();
         assert_eq!(switch.figures.queued_bytes, bytes);
+        assert!(bytes <= switch.bounds.queues_bytes_max);
+        for session in switch.sessions.values() {
+            assert!(session.bytes <= switch.bounds.queue_bytes_max);
+            assert!(session.queued() <= switch.bounds.queue_messages_max);
+        }
         let subscriptions = switch.sessions.values().map(|one| one.subscriptions.len());
         assert_eq!(switch.figures.subscriptions, subscriptions.sum::<usize>());
         let retained = switch
@@ -270,7 +275,7 @@ proptest! {
             now: Instant::now(),
         };
         if kept {
-            world.switch.restore(vec![], world.now);
+            world.switch.restore(vec![], |_| None, world.now);
         }
         for step in steps {
             world.step(step);

@@ -88,7 +88,9 @@ impl Switch {
         let Some(session) = self.sessions.get_mut(&key) else {
             return false;
         };
-        session.stop_scan(&selection.filter);
+        if selection.group.is_none() {
+            session.stop_scan(&selection.filter);
+        }
         let known = session.subscriptions.remove(selection).is_some();
         if known {
             session.note(&mut self.changes, || What::Unsubscribed(selection.clone()));
@@ -111,6 +113,27 @@ impl Switch {
                 self.filters.remove(filter, &target);
             }
         }
+    }
+
+    /// Whether the message would have to be written for a session that is kept.
+    pub fn reaches_kept(&self, message: &Message, from: Option<SessionKey>) -> bool {
+        let is_kept = |key: &SessionKey, options: &Options| {
+            message.qos.min(options.qos) != Qos::AtMostOnce
+                && self.sessions.get(key).is_some_and(|session| session.kept)
+        };
+        let mut reaches = false;
+        self.filters.select(&message.topic, |target, subscribers| {
+            reaches |= match (target, subscribers) {
+                (Target::Session(key), Subscribers::One(options)) => {
+                    !(options.no_local && from == Some(*key)) && is_kept(key, options)
+                }
+                (_, Subscribers::Shared { members, .. }) => {
+                    members.iter().any(|(key, options)| is_kept(key, options))
+                }
+                (Target::Group(_), Subscribers::One(_)) => false,
+            };
+        });
+        reaches
     }
 
     /// Hands an accepted message to everybody who subscribed to it, and retains it if it says so.
